@@ -1,0 +1,126 @@
+"""The seam between the manager and whatever completes code.
+
+Rule: only types live here, and only the standard library is imported, so that every side of the
+seam (HTTP API, manager, worker, tests) can share them. Must not know HTTP, LSP or any runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"  # the model ended the hole, or a stop rule did
+    LENGTH = "length"  # max_tokens reached, or the context is full
+    DEADLINE = "deadline"  # the request's time was up; what was generated is returned
+    CANCELLED = "cancelled"  # the caller went away or asked for something newer
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is picked. `temperature` 0 is greedy and ignores the other fields."""
+
+    temperature: float = 0.0
+    top_k: int = 40  # 0 = off
+    top_p: float = 0.95  # 1 = off
+    min_p: float = 0.0  # 0 = off
+    seed: int | None = None  # None = a different one each time
+
+
+@dataclass(frozen=True, slots=True)
+class ContextChunk:
+    """A piece of another file, shown to the model before the document."""
+
+    filename: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InfillRequest:
+    """Fill the gap between `prefix` and `suffix`.
+
+    `document` is a stable identity (a URI): requests of one document share one cached sequence,
+    and a newer request for it supersedes the one under way. None: a cache of no document is
+    disturbed and none is kept.
+    """
+
+    prefix: str
+    suffix: str
+    document: str | None = None
+    path: str | None = None  # shown to models trained on paths; never opened
+    extra: tuple[ContextChunk, ...] = ()
+    max_tokens: int = 64
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()  # the text ends before the first of these
+    single_line: bool = False  # stop at the first line end
+    prompt_ms: float | None = None  # prefill budget: longer windows are cut to fit it
+    deadline_ms: float | None = None  # for the whole request, from its arrival at the worker
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `cached_tokens` + tokens evaluated in prefill = `prompt_tokens`, always."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds inside the worker."""
+
+    queue_ms: float = 0.0
+    prompt_ms: float = 0.0
+    predicted_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of the completion, whole characters only; the last one carries the end."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None  # on the last chunk
+    timings: Timings | None = None  # on the last chunk
+    stopping_word: str = ""  # the entry of `stop` that ended it, on the last chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a loaded model can do; `no_fim_reason` says why where `fim` is False."""
+
+    fim: bool
+    no_fim_reason: str = ""
+    family: str = ""
+    context_length: int = 0
+
+
+class Backend(Protocol):
+    """What the manager routes to."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can do; fixed once it is ready."""
+        ...
+
+    def infill(self, request: InfillRequest) -> AsyncIterator[Chunk]:
+        """Stream the text between prefix and suffix; the last chunk has `finish_reason`.
+
+        Closing the iterator cancels the generation. Raises `backends.errors.BackendError`.
+        """
+        ...
+
+    async def health(self) -> None:
+        """Return if the backend answers; raise `backends.errors.BackendError` if it does not."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything; the backend is not used again."""
+        ...

@@ -1,0 +1,1 @@
+"""What all local engines share: prefix reuse, scheduling, sampling, healing, stop rules."""

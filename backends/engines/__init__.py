@@ -1,0 +1,1 @@
+"""One adapter per inference runtime; each is the only file that imports its runtime."""

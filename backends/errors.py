@@ -1,0 +1,105 @@
+"""Every failure a user can meet, as one tree.
+
+    MidspanError
+    ├── BadRequest            the caller's fault: a field is wrong (HTTP 422)
+    ├── UnknownModel          no model has that name (404)
+    ├── NoFim                 the model was not trained to fill in the middle (409)
+    ├── ModelFileError        missing, truncated or corrupt file, refused before native code (409)
+    ├── EngineMissing         the extra that runs this model is not installed (409)
+    ├── ManagerUnavailable    the backend manager cannot be reached or started (503)
+    └── BackendError          the backend failed (503)
+        ├── LoadFailed        the model could not be loaded
+        ├── WorkerDied        the worker process ended while it was needed
+        └── WorkerTimeout     the worker does not answer
+
+Rule: vendor errors become one of these at the boundary (`raise X from exc`); cancellation is never
+wrapped. Each class has a stable `kind`, which travels over the wire and becomes a class again.
+"""
+
+from __future__ import annotations
+
+
+class MidspanError(Exception):
+    """The root. `str(error)` is a sentence for the user: what is wrong and what to do."""
+
+    kind = "error"
+    http_status = 500
+
+
+class BadRequest(MidspanError):
+    """A field of the request is wrong."""
+
+    kind = "bad_request"
+    http_status = 422
+
+
+class UnknownModel(MidspanError):
+    """No model has that name."""
+
+    kind = "unknown_model"
+    http_status = 404
+
+
+class NoFim(MidspanError):
+    """The model was not trained to fill in the middle."""
+
+    kind = "no_fim"
+    http_status = 409
+
+
+class ModelFileError(MidspanError):
+    """The model's file is missing, truncated or corrupt."""
+
+    kind = "model_file"
+    http_status = 409
+
+
+class EngineMissing(MidspanError):
+    """The extra that runs this model is not installed."""
+
+    kind = "engine_missing"
+    http_status = 409
+
+
+class ManagerUnavailable(MidspanError):
+    """The backend manager cannot be reached or started."""
+
+    kind = "manager_unavailable"
+    http_status = 503
+
+
+class BackendError(MidspanError):
+    """The backend failed."""
+
+    kind = "backend"
+    http_status = 503
+
+
+class LoadFailed(BackendError):
+    """The model could not be loaded."""
+
+    kind = "load_failed"
+
+
+class WorkerDied(BackendError):
+    """The worker process ended while it was needed."""
+
+    kind = "worker_died"
+
+
+class WorkerTimeout(BackendError):
+    """The worker does not answer."""
+
+    kind = "worker_timeout"
+
+
+def _tree(root: type[MidspanError]) -> dict[str, type[MidspanError]]:
+    found = {root.kind: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def from_wire(kind: str, message: str) -> MidspanError:
+    """Make the error that `kind` names; an unknown kind becomes a plain MidspanError."""
+    return _tree(MidspanError).get(kind, MidspanError)(message)

@@ -1,0 +1,5 @@
+"""The midspan language server and command line. The only package that knows pygls and lsprotocol."""
+
+from backends import __version__
+
+__all__ = ["__version__"]

@@ -1,0 +1,1 @@
+"""The `midspan` command line, one file per group of commands."""
