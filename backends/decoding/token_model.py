@@ -20,6 +20,10 @@ class Aborted(Exception):  # noqa: N818 - not an error: the caller asked for it
     """`forward` was stopped by its `abort` callback. Finished micro-batches stay in the cache."""
 
 
+class CacheFull(Exception):  # noqa: N818 - the scheduler makes room and goes on
+    """`forward` found no free KV cells for its batch; nothing of it was evaluated."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
     """Tokens to append to one sequence in a forward pass."""
@@ -65,7 +69,8 @@ class TokenModel(Protocol):
 
         Returns one entry per feed: Logits of shape (vocabulary,) after its last token, or with
         `all_logits` an array of shape (tokens, vocabulary). The arrays are views that the next
-        `forward` overwrites. Raises Aborted (re-read `length` then) or BackendError.
+        `forward` overwrites. Raises Aborted or CacheFull (re-read `length` then), or
+        BackendError.
         """
         ...
 

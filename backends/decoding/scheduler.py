@@ -1,0 +1,259 @@
+"""The loop that drives a TokenModel: continuous batching, cancellation, deadlines.
+
+One thread calls `run`; any thread may call `submit` and `cancel`. Each turn of the loop
+  1. takes in what was submitted or cancelled,
+  2. ends what is cancelled or late,
+  3. gives each waiting request a sequence (the newest request of a document wins),
+  4. forms one batch: the next token of every decoding request, then prefill up to the batch's size,
+  5. evaluates it, abortably, and lets each finished feed pick its next token.
+Rule: knows generations and sequences, not text. An aborted batch keeps what it finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from backends.backend import Chunk, FinishReason, InfillRequest, Timings, Usage
+from backends.decoding.generation import Generation
+from backends.decoding.healing import VocabularyIndex
+from backends.decoding.prefix_cache import PrefixCache
+from backends.decoding.prompting import Prompter
+from backends.decoding.token_model import Aborted, CacheFull, Feed, TokenModel
+from backends.errors import BackendError, MidspanError
+from fim.templates import Template
+
+logger = logging.getLogger(__name__)
+
+# Prefill is fed in pieces so that requests that are decoding get their turn between them.
+PREFILL_CHUNK = 256
+WARM_UP_TOKENS = 64
+
+Emit = Callable[[int, Chunk | MidspanError], None]
+
+
+class Scheduler:
+    """Owns the sequences of one TokenModel and all generations on it."""
+
+    def __init__(self, model: TokenModel, template: Template, emit: Emit) -> None:
+        """Take `emit(id, chunk or error)`, called from the thread that runs `run`."""
+        self._model = model
+        self._emit = emit
+        self._cache = PrefixCache(model)
+        self._prompter = Prompter(model, template, lambda: self._prefill_rate)
+        self._index = VocabularyIndex(model.token_bytes, model.vocab.size)
+        # Whatever control token comes, it is no text of the document: the hole ends there.
+        self._end_tokens = model.vocab.end_tokens | set(model.vocab.control_tokens.values())
+        self._prefill_rate = 0.0
+        self._wake = threading.Condition()
+        self._inbox: deque[tuple[int, InfillRequest, float]] = deque()
+        self._cancels: set[int] = set()
+        self._stopped = False
+        self._news = False  # something was submitted or cancelled since the last turn
+        self._waiting: deque[tuple[int, InfillRequest, float]] = deque()
+        self._active: list[Generation] = []
+        self.evaluated_tokens = 0
+
+    # -- called from any thread ---------------------------------------------------------------
+
+    def submit(self, id: int, request: InfillRequest) -> None:
+        """Queue a request; `emit` gets its chunks, the last with a finish reason, or an error."""
+        with self._wake:
+            self._inbox.append((id, request, time.perf_counter()))
+            self._tell()
+
+    def cancel(self, id: int) -> None:
+        """Stop request `id`: the forward pass under way is aborted if it was for nothing else."""
+        with self._wake:
+            self._cancels.add(id)
+            self._tell()
+
+    def stop(self) -> None:
+        """Make `run` return after the current step."""
+        with self._wake:
+            self._stopped = True
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news = True
+        self._wake.notify()
+
+    @property
+    def active(self) -> int:
+        """Return how many requests are waiting or under way."""
+        return len(self._inbox) + len(self._waiting) + len(self._active)
+
+    # -- the loop's thread --------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Run one batch large enough to take every code path, and measure the prefill rate."""
+        tokens = self._model.tokenize("def f(x):\n    return x\n\n" * WARM_UP_TOKENS)
+        batch = tokens[: min(WARM_UP_TOKENS, self._model.max_batch)]
+        for _ in range(2):  # the first pass pays for page faults
+            started = time.perf_counter()
+            self._model.forward([Feed(0, batch)], lambda: False)
+            self._prefill_rate = len(batch) / (time.perf_counter() - started)
+            self._model.free(0)
+
+    def run(self) -> None:
+        """Serve until `stop`. A failing model ends the requests it was working for, not the loop."""
+        while self._take_in():
+            self._end_interrupted()
+            self._admit()
+            try:
+                self._step()
+            except MidspanError as exc:
+                logger.error("forward failed: %s", exc)
+                for generation in list(self._active):
+                    self._retire(generation, exc, keep=False)
+
+    def _take_in(self) -> bool:
+        with self._wake:
+            while not (self._inbox or self._waiting or self._active or self._stopped):
+                self._wake.wait()
+            self._news = False
+            self._waiting.extend(self._inbox)
+            self._inbox.clear()
+            cancels, self._cancels = self._cancels, set()
+            for generation in self._active:
+                generation.cancelled |= generation.id in cancels
+        for id in cancels:
+            self._drop_waiting(lambda item, id=id: item[0] == id)
+        return not self._stopped
+
+    def _drop_waiting(self, match: Callable[[tuple[int, InfillRequest, float]], bool]) -> None:
+        for item in [item for item in self._waiting if match(item)]:
+            self._waiting.remove(item)
+            self._emit(item[0], _unstarted(FinishReason.CANCELLED))
+
+    def _end_interrupted(self) -> None:
+        now = time.perf_counter()
+        for generation in list(self._active):
+            reason = generation.interrupted(now)
+            if reason is not None:
+                self._retire(generation, generation.finish(reason), keep=True)
+
+    def _admit(self) -> None:
+        """Start what waits. A newer request of a document supersedes those before it."""
+        for id, request, arrived in list(self._waiting):
+            newer = request.document is not None and any(
+                other[0] > id and other[1].document == request.document for other in self._waiting
+            )
+            if newer:
+                self._drop_waiting(lambda item, id=id: item[0] == id)
+                continue
+            for generation in list(self._active):
+                if request.document is not None and generation.request.document == request.document:
+                    self._retire(
+                        generation, generation.finish(FinishReason.CANCELLED), keep=True
+                    )
+            if self._start(id, request, arrived):
+                self._waiting.remove((id, request, arrived))
+
+    def _start(self, id: int, request: InfillRequest, arrived: float) -> bool:
+        """Give a request its sequence; False where it must wait for one."""
+        try:
+            prompt = self._prompter.prompt(request)
+        except MidspanError as exc:
+            self._emit(id, exc)
+            return True
+        key = prompt.key if request.document is not None else (None, id)
+        entry = self._cache.acquire(key, prompt.tokens)
+        if entry is None:
+            return False
+        self._active.append(
+            Generation(
+                id, request, prompt, entry, self._model, self._index, self._end_tokens, arrived
+            )
+        )
+        return True
+
+    def _step(self) -> None:
+        batch = self._batch()
+        if not batch:
+            return
+        feeds = [Feed(generation.entry.sequence, tokens) for generation, tokens in batch]
+        started = time.perf_counter()
+        try:
+            logits = self._model.forward(feeds, lambda: self._for_nothing(batch))
+        except (Aborted, CacheFull) as exc:
+            for generation, _ in batch:
+                self._keep_finished(generation)
+            if isinstance(exc, CacheFull) and not self._cache.reclaim():
+                newest = max(self._active, key=lambda generation: generation.arrived)
+                self._retire(newest, BackendError("the KV cache is full"), keep=False)
+            return
+        self._measure(sum(len(tokens) for _, tokens in batch), time.perf_counter() - started)
+        for (generation, tokens), last in zip(batch, logits, strict=True):
+            self._evaluated(generation, len(tokens))
+            if generation.todo:
+                continue
+            chunk = generation.advance(last)
+            if chunk is not None and chunk.finish_reason is not None:
+                self._retire(generation, chunk, keep=True)
+            elif chunk is not None and chunk.text:
+                self._emit(generation.id, chunk)
+
+    def _batch(self) -> list[tuple[Generation, list[int]]]:
+        """Return each generation's share of the next forward pass, decoding ones first."""
+        room = self._model.max_batch
+        batch = []
+        for generation in sorted(self._active, key=lambda g: (len(g.todo) > 1, g.arrived)):
+            tokens = generation.todo[: min(room, PREFILL_CHUNK)]
+            if tokens:
+                batch.append((generation, tokens))
+                room -= len(tokens)
+        return batch
+
+    def _for_nothing(self, batch: list[tuple[Generation, list[int]]]) -> bool:
+        """Tell whether most of the batch's tokens are for requests that nobody waits for.
+
+        Polled at every node of the graph, so the usual answer comes at once, and without a lock.
+        Others in the batch lose at most a micro-batch, which is fed again.
+        """
+        now = time.perf_counter()
+        if not self._news and all(now < generation.deadline for generation, _ in batch):
+            return False
+        if self._stopped:
+            return True
+        newer = {item[1].document for item in tuple(self._inbox)} - {None}
+        dead = sum(
+            len(tokens)
+            for generation, tokens in batch
+            if generation.id in self._cancels
+            or generation.request.document in newer
+            or now >= generation.deadline
+        )
+        return 2 * dead > sum(len(tokens) for _, tokens in batch)
+
+    def _keep_finished(self, generation: Generation) -> None:
+        """After an abort: count what the model finished of this generation's feed."""
+        held = self._model.length(generation.entry.sequence)
+        self._evaluated(generation, held - len(generation.entry.tokens))
+
+    def _evaluated(self, generation: Generation, n: int) -> None:
+        self._cache.appended(generation.entry, generation.todo[:n])
+        generation.evaluated(n)
+        self.evaluated_tokens += n
+
+    def _measure(self, tokens: int, seconds: float) -> None:
+        """Follow the prefill rate, tokens per second, from batches large enough to tell."""
+        if tokens >= WARM_UP_TOKENS:
+            self._prefill_rate += 0.2 * (tokens / seconds - self._prefill_rate)
+
+    def _retire(self, generation: Generation, last: Chunk | MidspanError, *, keep: bool) -> None:
+        self._active.remove(generation)
+        self._cache.release(
+            generation.entry, keep=keep and generation.request.document is not None
+        )
+        self._emit(generation.id, last)
+
+
+def _unstarted(reason: FinishReason) -> Chunk:
+    """Return the last chunk of a request that never ran."""
+    return Chunk("", (), reason, Usage(), Timings())
+
+

@@ -1,0 +1,293 @@
+"""llama.cpp through llama-cpp-python's low-level API: the only file that imports it.
+
+Rule: an adapter and nothing more; what to evaluate, reuse or sample is decided above the
+`TokenModel` seam. Facts it rests on:
+- one context, unified KV, many sequences: any sequence can use any free cell, and `seq_cp` shares
+  cells instead of copying them;
+- an aborted decode returns 2 and keeps the micro-batches that were finished;
+- on CPUs with AMX some compilers' builds crash when weights are repacked (ggml-org/llama.cpp#20824);
+  `safe_mode` loads without repacking. The manager turns it on after a crash in warm-up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+
+from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, VocabInfo
+from backends.errors import BackendError, LoadFailed
+from backends.frames import Load
+
+logger = logging.getLogger(__name__)
+
+MAX_SEQUENCES = 32
+BATCH = 512  # tokens of one forward pass
+MICRO_BATCH = 128  # small enough that an abort loses little, large enough for full speed
+CACHE_BYTES = 512 * 1024 * 1024  # KV cells of all sequences together
+MAX_CELLS = 32768
+SMALL_MODEL_BYTES = 64 * 1024 * 1024
+MAX_CONTEXT = 8192  # completion needs no more, and cells cost memory
+
+_ATTR_CONTROL = 1 << 3  # llama.h: LLAMA_TOKEN_ATTR_CONTROL
+_FIM_TOKENS = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
+_ABORTED = 2
+_NO_SLOT = 1
+
+
+class _Log:
+    """llama.cpp's own log: to debug, with the last error kept for messages to the user."""
+
+    def __init__(self) -> None:
+        self.last_error = ""
+        self.callback = llama.llama_log_callback(self._line)
+
+    def _line(self, level: int, text: bytes, _data: object) -> None:
+        line = text.decode("utf-8", "replace").strip()
+        if level == 4 and line:  # GGML_LOG_LEVEL_ERROR
+            self.last_error = line
+        logger.debug("llama.cpp: %s", line)
+
+
+_log = _Log()
+
+
+def load(request: Load) -> LlamaCppModel:
+    """Load a GGUF. Raises LoadFailed with llama.cpp's own reason."""
+    llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
+    llama.llama_backend_init()
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = request.gpu_layers
+    params.use_extra_bufts = not request.safe_mode
+    _log.last_error = ""
+    started = time.perf_counter()
+    model = llama.llama_model_load_from_file(os.fsencode(request.path), params)
+    if not model:
+        raise LoadFailed(f"{Path(request.path).name}: {_log.last_error or 'llama.cpp refused it'}")
+    try:
+        context, cells = _context(model, request)
+    except LoadFailed:
+        llama.llama_model_free(model)
+        raise
+    logger.info("loaded %s in %.0f ms", request.name, (time.perf_counter() - started) * 1000)
+    return LlamaCppModel(model, context, cells, request)
+
+
+def _context(model: Any, request: Load) -> tuple[Any, int]:
+    trained = llama.llama_model_n_ctx_train(model)
+    per_sequence = min(request.context_length or trained, trained, MAX_CONTEXT)
+    cells = _cells(model, per_sequence)
+    params = llama.llama_context_default_params()
+    params.n_ctx = cells
+    params.n_batch = BATCH
+    params.n_ubatch = MICRO_BATCH
+    params.n_seq_max = MAX_SEQUENCES
+    params.kv_unified = True
+    params.n_threads_batch = request.threads or _cores()
+    # A step of a small model is over before a second thread is awake.
+    small = llama.llama_model_size(model) < SMALL_MODEL_BYTES
+    params.n_threads = 1 if small else params.n_threads_batch
+    params.no_perf = True
+    # The fused kernel skips masked cells, so other documents' cells cost a sequence little.
+    params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
+    context = llama.llama_init_from_model(model, params)
+    if not context:
+        raise LoadFailed(
+            f"no memory for a context of {cells} tokens: {_log.last_error or 'no reason given'}"
+        )
+    return context, cells
+
+
+def _cells(model: Any, per_sequence: int) -> int:
+    """Return the number of KV cells: as many as CACHE_BYTES hold, one full context at least."""
+    heads = max(llama.llama_model_n_head(model), 1)
+    head_size = llama.llama_model_n_embd(model) // heads
+    kv_bytes = 2 * 2 * llama.llama_model_n_layer(model)  # K and V, 16 bits each
+    per_cell = max(kv_bytes * llama.llama_model_n_head_kv(model) * head_size, 1)
+    cells = min(CACHE_BYTES // per_cell, MAX_CELLS)
+    return int(max(cells, per_sequence)) // 256 * 256 or 256
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LlamaCppModel:
+    """A `TokenModel` over one llama.cpp context."""
+
+    max_sequences = MAX_SEQUENCES
+    max_batch = BATCH
+
+    def __init__(self, model: Any, context: Any, cells: int, request: Load) -> None:
+        self._model = model
+        self._context = context
+        self._memory = llama.llama_get_memory(context)
+        self._handle = llama.llama_model_get_vocab(model)
+        trained = llama.llama_model_n_ctx_train(model)
+        self.context_length = min(request.context_length or trained, trained, MAX_CONTEXT, cells)
+        self.cache_cells = cells
+        self.model_bytes = int(llama.llama_model_size(model))
+        self._buffer = ctypes.create_string_buffer(512)
+        self._size = int(llama.llama_vocab_n_tokens(self._handle))
+        self._bytes: list[bytes | None] = [None] * self._size
+        self.vocab = self._vocab_info()
+        self.description = self._describe(request)
+        self._batch = llama.llama_batch_init(BATCH, 0, 1)
+        self._abort: Callable[[], bool] = lambda: False
+        # Kept as an attribute: llama.cpp holds only the bare pointer.
+        self._abort_callback = llama.ggml_abort_callback(lambda _data: self._abort())
+        llama.llama_set_abort_callback(context, self._abort_callback, ctypes.c_void_p(0))
+
+    # -- vocabulary ---------------------------------------------------------------------------
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokenise plain text; control tokens in it stay text."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        while True:
+            ids = (llama.llama_token * room)()
+            count = llama.llama_tokenize(self._handle, data, len(data), ids, room, False, False)
+            if count >= 0:
+                return ids[:count]
+            room = -count
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return a token's bytes, none for control tokens."""
+        known = self._bytes[token]
+        if known is None:
+            known = self._bytes[token] = self._piece(token)
+        return known
+
+    def _piece(self, token: int) -> bytes:
+        size = len(self._buffer)
+        count = llama.llama_token_to_piece(self._handle, token, self._buffer, size, 0, False)
+        if count < 0:
+            self._buffer = ctypes.create_string_buffer(-count)
+            return self._piece(token)
+        return self._buffer.raw[:count]
+
+    def _vocab_info(self) -> VocabInfo:
+        ids = range(self._size)
+        control = [
+            token
+            for token in ids
+            if llama.llama_vocab_get_attr(self._handle, token) & _ATTR_CONTROL
+        ]
+        for name in _FIM_TOKENS:
+            token = getattr(llama, f"llama_vocab_{name}")(self._handle)
+            if token >= 0 and token not in control:
+                control.append(token)
+        text = {token: llama.llama_vocab_get_text(self._handle, token) for token in control}
+        wants_bos = llama.llama_vocab_get_add_bos(self._handle)
+        return VocabInfo(
+            size=self._size,
+            architecture=self._meta("general.architecture"),
+            name=self._meta("general.name"),
+            control_tokens={(text[t] or b"").decode("utf-8", "replace"): t for t in control},
+            end_tokens=frozenset(t for t in control if llama.llama_vocab_is_eog(self._handle, t)),
+            bos=int(llama.llama_vocab_bos(self._handle)) if wants_bos else None,
+        )
+
+    def _meta(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        found = llama.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if found >= 0 else ""
+
+    def _describe(self, request: Load) -> str:
+        buffer = ctypes.create_string_buffer(128)
+        llama.llama_model_desc(self._model, buffer, len(buffer))
+        import llama_cpp
+
+        mode = ", safe mode" if request.safe_mode else ""
+        return f"{buffer.value.decode()}, llama-cpp-python {llama_cpp.__version__}{mode}"
+
+    # -- evaluation ---------------------------------------------------------------------------
+
+    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[Any]:
+        """Append the feeds' tokens to their sequences; see `TokenModel.forward`."""
+        rows = self._fill(feeds)
+        self._abort = abort
+        status = llama.llama_decode(self._context, self._batch)
+        if status == _ABORTED:
+            raise Aborted
+        if status == _NO_SLOT:
+            raise CacheFull
+        if status != 0:
+            raise BackendError(f"llama.cpp failed (llama_decode returned {status})")
+        return [
+            np.stack([self._logits(row) for row in rows_]) if feed.all_logits else self._logits(rows_[0])
+            for feed, rows_ in zip(feeds, rows, strict=True)
+        ]
+
+    def _fill(self, feeds: Sequence[Feed]) -> list[list[int]]:
+        """Fill the batch; return each feed's batch indices that have logits."""
+        batch = self._batch
+        index = 0
+        rows: list[list[int]] = []
+        for feed in feeds:
+            position = self.length(feed.sequence)
+            first = index
+            for token in feed.tokens:
+                batch.token[index] = token
+                batch.pos[index] = position
+                batch.n_seq_id[index] = 1
+                batch.seq_id[index][0] = feed.sequence
+                batch.logits[index] = feed.all_logits
+                position += 1
+                index += 1
+            batch.logits[index - 1] = True
+            rows.append(list(range(first, index)) if feed.all_logits else [index - 1])
+        batch.n_tokens = index
+        return rows
+
+    def _logits(self, row: int) -> Logits:
+        pointer = llama.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._size,))
+
+    # -- sequences ----------------------------------------------------------------------------
+
+    def length(self, sequence: int) -> int:
+        """Return the number of cached tokens."""
+        return int(llama.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def trim(self, sequence: int, n: int) -> bool:
+        """Keep the first `n` tokens."""
+        return bool(llama.llama_memory_seq_rm(self._memory, sequence, n, -1))
+
+    def fork(self, source: int, target: int, n: int) -> bool:
+        """Share the first `n` cells of `source` with `target`."""
+        if llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model):
+            return False  # a recurrent state is that of all its tokens, not of the first n
+        self.free(target)
+        llama.llama_memory_seq_cp(self._memory, source, target, 0, n)
+        return self.length(target) == n
+
+    def snapshot(self, sequence: int) -> bytes:
+        """Copy a sequence's cells out."""
+        size = llama.llama_state_seq_get_size(self._context, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        copied = llama.llama_state_seq_get_data(self._context, buffer, size, sequence)
+        return bytes(memoryview(buffer)[:copied])
+
+    def restore(self, sequence: int, data: bytes) -> bool:
+        """Replace a sequence's cells by a snapshot."""
+        self.free(sequence)
+        buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        return bool(llama.llama_state_seq_set_data(self._context, buffer, len(data), sequence))
+
+    def free(self, sequence: int) -> None:
+        """Forget a sequence."""
+        llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def close(self) -> None:
+        """Free the context and the weights."""
+        llama.llama_batch_free(self._batch)
+        llama.llama_free(self._context)
+        llama.llama_model_free(self._model)

@@ -1,0 +1,143 @@
+"""A worker: one process, one loaded model, frames in on stdin and out on stdout.
+
+The main thread reads frames and never computes, so pings and cancellations are heard in
+mid-generation; a second thread runs the scheduler. The worker ends with its manager: at end of
+input, and by the kernel's parent-death signal where there is one. Must not know HTTP or LSP.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import BinaryIO
+
+from backends import engines, frames
+from backends.backend import Capabilities, Chunk
+from backends.decoding.scheduler import Scheduler
+from backends.decoding.token_model import TokenModel
+from backends.errors import MidspanError, NoFim
+from fim import templates
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Answers the manager's frames."""
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+        self._source = source
+        self._sink = sink
+        self._sink_lock = threading.Lock()
+
+    def run(self) -> int:
+        """Load the model of the first frame and serve until the end of input; the exit status."""
+        body = frames.read_frame(self._source)
+        if body is None:
+            return 0
+        request = frames.decode_to_worker(body)
+        if not isinstance(request, frames.Load):
+            raise frames.FrameError("the first frame must be Load")
+        try:
+            self._serve(request)
+        except MidspanError as exc:
+            self._send(frames.Failed(0, exc.kind, str(exc)))
+            return 1
+        return 0
+
+    def _serve(self, request: frames.Load) -> None:
+        started = time.perf_counter()
+        model = engines.load(request)
+        template = templates.detect(
+            model.vocab.control_tokens, architecture=model.vocab.architecture, name=model.vocab.name
+        )
+        if isinstance(template, templates.NoFim):
+            raise NoFim(f"{request.name} can't fill in the middle: {template.reason}")
+        scheduler = Scheduler(model, template, self._emit)
+        scheduler.warm_up()
+        load_ms = (time.perf_counter() - started) * 1000
+        self._send(_loaded(model, template.family, load_ms))
+        loop = threading.Thread(target=scheduler.run, name="scheduler")
+        loop.start()
+        try:
+            self._read(scheduler)
+        finally:
+            scheduler.stop()
+            loop.join()
+            model.close()
+
+    def _read(self, scheduler: Scheduler) -> None:
+        while (body := frames.read_frame(self._source)) is not None:
+            message = frames.decode_to_worker(body)
+            match message:
+                case frames.Infill(id=id, request=request):
+                    scheduler.submit(id, request)
+                case frames.Cancel(id=id):
+                    scheduler.cancel(id)
+                case frames.Ping(id=id):
+                    self._send(frames.Pong(id, scheduler.active, scheduler.evaluated_tokens))
+                case frames.Load():
+                    raise frames.FrameError("a worker loads one model")
+
+    def _emit(self, id: int, outcome: Chunk | MidspanError) -> None:
+        if isinstance(outcome, MidspanError):
+            self._send(frames.Failed(id, outcome.kind, str(outcome)))
+        else:
+            self._send(frames.Piece(id, outcome))
+
+    def _send(self, message: frames.FromWorker) -> None:
+        frame = frames.encode(message)
+        with self._sink_lock:
+            self._sink.write(frame)
+            self._sink.flush()
+
+
+def _loaded(model: TokenModel, family: str, load_ms: float) -> frames.Loaded:
+    return frames.Loaded(
+        capabilities=Capabilities(fim=True, family=family, context_length=model.context_length),
+        model_bytes=model.model_bytes,
+        context_length=model.context_length,
+        load_ms=load_ms,
+        description=model.description,
+    )
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process with its parent; elsewhere the end of input has to do."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _claim_stdout() -> BinaryIO:
+    """Return the real stdout, and point descriptor 1 at stderr: native code prints there."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return sink
+
+
+def main() -> int:
+    """Run a worker on this process's stdin and stdout."""
+    _die_with_parent()
+    logging.basicConfig(
+        level=os.environ.get("MIDSPAN_LOG_LEVEL", "INFO").upper(),
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    sink = _claim_stdout()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the manager's to handle
+    try:
+        return Worker(sys.stdin.buffer, sink).run()
+    except (frames.FrameError, BrokenPipeError) as exc:
+        logger.error("the manager's pipe broke: %s", exc)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
