@@ -1,0 +1,27 @@
+"""What commands write: one JSON object on stdout, or lines for people; progress on stderr.
+
+Must not know any command.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Write `value` as the one JSON object on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def progress(message: str) -> None:
+    """Write a line of progress to stderr."""
+    click.echo(message, err=True)
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout."
+)
