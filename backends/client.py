@@ -55,12 +55,16 @@ class ManagerClient:
         """POST /infill. Cancelling the calling task cancels the generation at once."""
         return await self.post("/infill", body)
 
-    async def get(self, path: str, *, timeout: float = 10) -> dict[str, Any]:
+    async def get(self, path: str, *, timeout: float = 10) -> dict[str, Any]:  # noqa: ASYNC109
         """GET `path`; raises the error the manager answered with."""
         return await self._call("GET", path, b"", timeout)
 
     async def post(
-        self, path: str, body: Mapping[str, object], *, timeout: float = 300
+        self,
+        path: str,
+        body: Mapping[str, object],
+        *,
+        timeout: float = 300,  # noqa: ASYNC109
     ) -> dict[str, Any]:
         """POST `body` as JSON to `path`; raises the error the manager answered with."""
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
@@ -83,13 +87,13 @@ class ManagerClient:
             self._idle.writer.transport.abort()
             self._idle = None
 
-    async def _call(self, method: str, path: str, body: bytes, timeout: float) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, body: bytes, limit: float) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 answer = await self._request(method, path, body)
         except TimeoutError as exc:
             raise ManagerUnavailable(
-                f"The backend manager did not answer {path} within {timeout:g} s."
+                f"The backend manager did not answer {path} within {limit:g} s."
             ) from exc
         except (OSError, asyncio.IncompleteReadError, _NoAnswer) as exc:
             raise ManagerUnavailable(f"The backend manager cannot be reached ({exc!r}).") from exc

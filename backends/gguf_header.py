@@ -13,7 +13,6 @@ from __future__ import annotations
 import mmap
 import struct
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -47,12 +46,40 @@ ARRAY: Final = 9
 
 # Tensor type → (elements per block, bytes per block); ggml's type_traits.
 TENSOR_TYPES: Final = {
-    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24)},
-    **{8: (32, 34), 9: (32, 40), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176)},
-    **{14: (256, 210), 15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50)},
-    **{20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2)},
-    **{26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66)},
-    **{39: (32, 17), 40: (64, 36), 41: (128, 18)},
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    6: (32, 22),
+    7: (32, 24),
+    8: (32, 34),
+    9: (32, 40),
+    10: (256, 84),
+    11: (256, 110),
+    12: (256, 144),
+    13: (256, 176),
+    14: (256, 210),
+    15: (256, 292),
+    16: (256, 66),
+    17: (256, 74),
+    18: (256, 98),
+    19: (256, 50),
+    20: (32, 18),
+    21: (256, 110),
+    22: (256, 82),
+    23: (256, 136),
+    24: (1, 1),
+    25: (1, 2),
+    26: (1, 4),
+    27: (1, 8),
+    28: (1, 8),
+    29: (256, 56),
+    30: (1, 2),
+    34: (256, 54),
+    35: (256, 66),
+    39: (32, 17),
+    40: (64, 36),
+    41: (128, 18),
 }
 
 # Token types that never come out of plain text: control, and what some files call user-defined.
@@ -215,11 +242,20 @@ class _Reader:
             raise ModelFileError(f"the file is corrupt: {key!r} has the unknown type {kind}.")
         return self.unpack(SCALARS[kind])
 
-    def strings(self, n: int) -> Iterator[int]:
-        """Step over `n` strings, yielding where each begins."""
+    def strings(self, n: int) -> array[int]:
+        """Step over `n` strings and return where each begins. Tight: vocabularies are long."""
+        starts: array[int] = array("Q")
+        data, last, read_length, at = self.data, self.size - 8, SCALARS[10].unpack_from, self.at
         for _ in range(n):
-            yield self.at
-            self.skip(self.count("bytes for an array's string", MAX_STRING))
+            starts.append(at)
+            # Past `last` the length itself is cut off; any length that is too long ends there too.
+            at = at + 8 + read_length(data, at)[0] if at <= last else self.size + 1
+            if at > self.size:
+                raise ModelFileError(
+                    "the file is truncated or corrupt: a string runs past its end."
+                )
+        self.at = at
+        return starts
 
 
 class _Vocabulary:
@@ -235,7 +271,7 @@ class _Vocabulary:
         n = reader.count(f"elements for {key!r}", MAX_ARRAY)
         if kind == STRING:
             reader.need(8 * n)  # each has at least its length
-            offsets = array("Q", reader.strings(n))
+            offsets = reader.strings(n)
             if key == "tokenizer.ggml.tokens":
                 self.offsets = offsets
             return
@@ -250,8 +286,9 @@ class _Vocabulary:
         """Return text → id of the control tokens; only their texts are decoded."""
         if len(self.types) != 4 * len(self.offsets):
             return {}
+        kinds = struct.unpack(f"<{len(self.offsets)}i", self.types)
         found: dict[str, int] = {}
-        for token, (kind,) in enumerate(struct.iter_unpack("<i", self.types)):
+        for token, kind in enumerate(kinds):
             if kind in _CONTROL_TYPES:
                 reader.at = self.offsets[token]
                 found.setdefault(reader.text(MAX_STRING, "a token"), token)
@@ -309,7 +346,7 @@ def _tensor_bytes(reader: _Reader, name: str) -> int:
     dimensions = reader.u32()
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise ModelFileError(
-            f"the file is corrupt: tensor {name!r} has {dimensions} dimensions (1 to 4 are allowed)."
+            f"the file is corrupt: tensor {name!r} has {dimensions} dimensions, not 1 to 4."
         )
     shape = [reader.u64() for _ in range(dimensions)]
     kind = reader.u32()

@@ -114,7 +114,7 @@ def _parse(data: bytes) -> Endpoint | None:
         endpoint = Endpoint(**{field.name: raw[field.name] for field in fields(Endpoint)})
     except (ValueError, KeyError, TypeError):
         return None
-    types = (str, int, str, int, str, str, (int, float))
+    types = (str, int, str, int, str, str, float)
     values = (getattr(endpoint, field.name) for field in fields(Endpoint))
     well_typed = all(isinstance(v, t) for v, t in zip(values, types, strict=True))
     # The token goes to nobody but a loopback listener, whatever the file says.

@@ -1,0 +1,353 @@
+"""`LocalBackend`: a model in a worker process, spoken to in frames over its stdin and stdout.
+
+Rule: this module owns the process. Whatever happens to it (a crash, silence, an end) every request
+under way ends with an error of `backends.errors`, and `on_exit` is called once. Must not know
+which models exist, nor what is done about a worker that died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from backends import frames
+from backends.backend import Capabilities, Chunk, InfillRequest
+from backends.errors import (
+    BackendError,
+    LoadFailed,
+    MidspanError,
+    WorkerDied,
+    WorkerTimeout,
+    from_wire,
+)
+
+logger = logging.getLogger(__name__)
+
+# -P: a folder named "backends" in the current directory must not be run in place of ours.
+WORKER_COMMAND = (sys.executable, "-P", "-m", "backends.worker")
+LOAD_TIMEOUT = 600.0  # seconds; a large model from a slow disk
+END_TIMEOUT = 3.0  # seconds between the end of a worker's input and its death by SIGKILL
+KEPT_LINES = 20  # of its stderr, for the reason of a failure
+MAX_STDERR_LINE = 4096  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """How a worker that hangs is found out, in seconds."""
+
+    ping_every: float = 5.0  # while requests are under way
+    pong_within: float = 10.0
+
+
+class WorkerCrashed(WorkerDied):
+    """The worker was killed by a signal before it had loaded its model."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    """A request under way: what the worker sent for it waits here."""
+
+    answers: asyncio.Queue[Chunk | MidspanError] = field(default_factory=asyncio.Queue)
+
+
+class LocalBackend:
+    """A loaded model in its worker. Made by `start`; ended by `close`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        name: str,
+        on_exit: Callable[[WorkerDied], None],
+        liveness: Liveness,
+    ) -> None:
+        self._process = process
+        self._name = name
+        self._on_exit = on_exit
+        self._liveness = liveness
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._documents: dict[str, int] = {}  # document → its newest request
+        self._said: deque[str] = deque(maxlen=KEPT_LINES)
+        self._loaded: asyncio.Future[frames.Loaded] = asyncio.get_running_loop().create_future()
+        self._last_pong = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._busy = asyncio.Event()
+        self._dead: BackendError | None = None
+        self._closing = False
+        self._hung = False
+        self._reader = asyncio.create_task(self._read())
+        self._stderr = asyncio.create_task(self._read_stderr())
+        self._pinger = asyncio.create_task(self._ping())
+
+    @classmethod
+    async def start(
+        cls,
+        load: frames.Load,
+        on_exit: Callable[[WorkerDied], None],
+        *,
+        command: Sequence[str] = WORKER_COMMAND,
+        liveness: Liveness | None = None,
+        load_timeout: float = LOAD_TIMEOUT,
+    ) -> LocalBackend:
+        """Start a worker and return when its model is loaded and warm.
+
+        Raises LoadFailed (or what the worker reports: EngineMissing, NoFim, ModelFileError), and
+        WorkerCrashed where a signal killed it. `on_exit` is called if it ends later on, unasked.
+        Cancelling ends the worker.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for the manager
+        )
+        backend = cls(process, load.name, on_exit, liveness or Liveness())
+        try:
+            await backend._send(load)
+            async with asyncio.timeout(load_timeout):
+                await asyncio.shield(backend._loaded)
+        except TimeoutError as exc:
+            await backend.kill()
+            raise LoadFailed(f"{load.name} was not loaded within {load_timeout:.0f} s.") from exc
+        except BaseException:
+            await backend.kill()
+            raise
+        return backend
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the loaded model can do."""
+        return self._loaded.result().capabilities
+
+    @property
+    def loaded(self) -> frames.Loaded:
+        """What the worker said when it was ready."""
+        return self._loaded.result()
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return len(self._pending)
+
+    async def infill(self, request: InfillRequest) -> AsyncIterator[Chunk]:
+        """Stream the completion. A newer request for the same document cancels this one.
+
+        A cancelled one still ends with a chunk, unless its iterator was closed.
+        """
+        if self._dead is not None:
+            raise self._dead
+        id = next(self._ids)
+        pending = self._pending[id] = _Pending()
+        self._count_pending()
+        self._supersede(request.document, id)
+        ended = False
+        try:
+            await self._send(frames.Infill(id, request))
+            while not ended:
+                answer = await pending.answers.get()
+                if isinstance(answer, MidspanError):
+                    ended = True
+                    raise answer
+                ended = answer.finish_reason is not None
+                yield answer
+        finally:
+            del self._pending[id]
+            if request.document is not None and self._documents.get(request.document) == id:
+                del self._documents[request.document]
+            self._count_pending()
+            if not ended:
+                self._post(frames.Cancel(id))
+
+    async def health(self) -> None:
+        """Return if the worker lives. Raises WorkerDied or WorkerTimeout."""
+        if self._dead is not None:
+            raise self._dead
+
+    async def drain(self, limit: float) -> None:
+        """Let requests finish for `limit` seconds, then cancel them."""
+        for patience in (limit, END_TIMEOUT):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._idle.wait()
+                return
+            for id in self._pending:
+                self._post(frames.Cancel(id))
+
+    async def close(self) -> None:
+        """End the worker: the end of its input, then SIGKILL. Requests under way fail."""
+        self._closing = True
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(END_TIMEOUT):
+                await self._process.wait()
+        except TimeoutError:
+            logger.warning("worker %s does not end: killed", self._name)
+        finally:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End the worker at once, whatever it is doing, and wait until it is gone."""
+        self._closing = True
+        self._kill()
+        await self._process.wait()
+        self._pinger.cancel()
+        # Its pipes are at their end now, unless a child of its own holds them.
+        await asyncio.wait({self._reader, self._stderr}, timeout=END_TIMEOUT)
+        self._reader.cancel()
+        self._stderr.cancel()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def _supersede(self, document: str | None, id: int) -> None:
+        if document is None:
+            return
+        if (older := self._documents.get(document)) is not None:
+            self._post(frames.Cancel(older))
+        self._documents[document] = id
+
+    def _count_pending(self) -> None:
+        full, empty = (self._busy, self._idle) if self._pending else (self._idle, self._busy)
+        full.set()
+        empty.clear()
+
+    def _post(self, message: frames.ToWorker) -> None:
+        """Write without waiting: small messages only."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(frames.encode(message))
+
+    async def _send(self, message: frames.ToWorker) -> None:
+        assert self._process.stdin is not None
+        self._post(message)
+        with contextlib.suppress(ConnectionError):  # the reader sees the end and knows the reason
+            await self._process.stdin.drain()
+
+    # What comes back.
+
+    async def _read(self) -> None:
+        """Hand out what the worker sends, until it ends; then end everything that waits for it."""
+        try:
+            await self._read_frames()
+        except (frames.FrameError, OSError) as exc:
+            logger.error("worker %s sent no frame: %s", self._name, exc)
+        self._kill()  # it may have closed its output only
+        await self._process.wait()
+        await asyncio.wait({self._stderr}, timeout=0.05)
+        self._ended()
+
+    async def _read_frames(self) -> None:
+        assert self._process.stdout is not None
+        read = self._process.stdout.readexactly
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                length = frames.body_length(await read(frames.HEADER.size))
+                self._dispatch(frames.decode_from_worker(await read(length)))
+
+    def _dispatch(self, message: frames.FromWorker) -> None:
+        match message:
+            case frames.Piece(id=id, chunk=chunk):
+                self._answer(id, chunk)
+            case frames.Failed(id=0, kind=kind, message=reason):
+                self._not_loaded(from_wire(kind, reason))
+            case frames.Failed(id=id, kind=kind, message=reason):
+                self._answer(id, from_wire(kind, reason))
+            case frames.Pong():
+                self._last_pong = time.monotonic()
+            case frames.Loaded():
+                if not self._loaded.done():
+                    self._loaded.set_result(message)
+
+    def _answer(self, id: int, answer: Chunk | MidspanError) -> None:
+        # Unknown ids are requests whose iterator was closed.
+        if (pending := self._pending.get(id)) is not None:
+            pending.answers.put_nowait(answer)
+
+    def _not_loaded(self, error: MidspanError) -> None:
+        if not self._loaded.done():
+            self._loaded.set_exception(error)
+            self._loaded.exception()  # taken: nobody may be waiting any more
+
+    def _ended(self) -> None:
+        status = self._process.returncode or 0
+        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended ({status})"
+        said = f" Its last words: {self._said[-1]}" if self._said and status >= 0 else ""
+        was_loading = not self._loaded.done()
+        error: BackendError
+        if self._hung:
+            error = WorkerTimeout(f"The worker of {self._name} did not answer and was killed.")
+        else:
+            error = WorkerDied(f"The worker of {self._name} {how}.{said}")
+        if status < 0:
+            self._not_loaded(WorkerCrashed(f"{error} It was still loading.", -status))
+        else:
+            self._not_loaded(LoadFailed(f"{error} It was still loading."))
+        self._dead = error
+        for pending in self._pending.values():
+            pending.answers.put_nowait(error)
+        if not self._closing and not was_loading:
+            self._on_exit(WorkerDied(str(error)))
+
+    async def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        rest = b""
+        while data := await self._process.stderr.read(MAX_STDERR_LINE):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._log(line)
+            if len(rest) >= MAX_STDERR_LINE:
+                self._log(rest)
+                rest = b""
+        self._log(rest)
+
+    def _log(self, line: bytes) -> None:
+        text = line[:MAX_STDERR_LINE].decode(errors="replace").strip()
+        if text:
+            self._said.append(text)
+            logger.info("worker %s [%d]: %s", self._name, self._process.pid, text)
+
+    async def _ping(self) -> None:
+        """While requests are under way, expect the worker to answer pings; kill it if it won't."""
+        for id in itertools.count(1):
+            await self._busy.wait()
+            sent = time.monotonic()
+            self._post(frames.Ping(id))
+            await asyncio.sleep(self._liveness.ping_every)
+            late = self._last_pong < sent
+            while late and time.monotonic() < sent + self._liveness.pong_within:
+                await asyncio.sleep(0.05)
+                late = self._last_pong < sent
+            if late and not self._reader.done():
+                logger.error("worker %s does not answer: killed", self._name)
+                self._hung = True
+                self._kill()
+                return
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
