@@ -1,0 +1,230 @@
+"""Turns documents into training rows under the mixed objective: plain, PSM, SPM, anchored PSM, and cut text.
+
+Rule of this module: pure functions of a document and a random generator; row `i` of a seed is always the same row, so
+a resumed run sees the data it would have seen. Control ids come only from here, never from a document's text.
+
+The anchored form is what midspan serves: PRE text before a line start, SUF text after the cursor, MID the text typed
+since that line start, then the completion. Where the typed text and the hole are tokenised as one string, the model
+learns what token healing rebuilds at the cursor; in a minority they are tokenised apart, which is text cut inside a
+token (EFIM, arXiv 2505.21889).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from training.tokenizer import END, MIDDLE, PREFIX, SUFFIX
+
+Encode = Callable[[str], list[int]]
+
+MODES = {"anchored": 0.50, "psm": 0.10, "spm": 0.07, "plain": 0.33}
+"""Share of examples by layout."""
+
+HOLES = {"line": 0.72, "lines": 0.13, "span": 0.15}
+"""Share of holes by kind: the rest of the line, the rest and some lines more, or any span of characters."""
+
+CUT_SHARE = 0.2
+"""Share of holes whose text is tokenised apart from the typed text, so that a token may be cut at the cursor."""
+
+HOLE_WEIGHT = 3.0
+"""Loss weight of a hole's tokens and the end token after it; all others weigh 1."""
+
+CHARACTERS_PER_TOKEN = 8
+"""Upper estimate, to tokenise no more text than a budget may need."""
+
+MIN_ROOM = 64
+"""Tokens below which a row's rest is filled with plain text."""
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A cut document: `text[:anchor]` before, `text[anchor:cursor]` typed, `text[cursor:end]` to complete."""
+
+    anchor: int
+    cursor: int
+    end: int
+
+
+@dataclass
+class Row:
+    """Token ids and the loss weight of predicting each of them; the two lists have equal length."""
+
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], weight: float = 1.0) -> None:
+        """Appends ids, all of one weight."""
+        self.ids.extend(ids)
+        self.weights.extend([weight] * len(ids))
+
+
+def encoder(tokenizer: Tokenizer) -> Encode:
+    """The function from document text to ids, control tokens never parsed."""
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def pick(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    """One key, drawn by its share."""
+    names = list(shares)
+    return names[int(np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right").clip(0, len(names) - 1))]
+
+
+def line_start(text: str, position: int) -> int:
+    """Start of the line that holds `position` (characters)."""
+    return text.rfind("\n", 0, position) + 1
+
+
+def line_end(text: str, position: int) -> int:
+    """Position of the line feed that ends the line of `position`, or the text's length."""
+    end = text.find("\n", position)
+    return len(text) if end < 0 else end
+
+
+def cut_hole(text: str, rng: np.random.Generator) -> Hole:
+    """A random hole in a non-empty text; its anchor is the cursor's line start, or one some lines earlier."""
+    cursor = int(rng.integers(len(text)))
+    for _ in range(8):  # the end of a line is rarely worth completing
+        if text[cursor : line_end(text, cursor)].strip():
+            break
+        cursor = int(rng.integers(len(text)))
+    end = line_end(text, cursor)
+    match pick(rng, HOLES):
+        case "lines":
+            for _ in range(int(rng.integers(1, 6))):
+                end = line_end(text, min(end + 1, len(text)))
+        case "span":
+            end = min(len(text), cursor + int(rng.integers(1, 160)))
+    anchor = line_start(text, cursor)
+    if rng.random() < 0.35:
+        for _ in range(int(rng.geometric(0.25))):
+            anchor = line_start(text, max(anchor - 1, 0))
+    return Hole(anchor, cursor, end)
+
+
+def encode_middle(text: str, hole: Hole, encode: Encode, cut: bool) -> Row:
+    """Typed text and hole as tokens, the hole's weighted; `cut` tokenises the two apart."""
+    typed, rest = text[hole.anchor : hole.cursor], text[hole.cursor : hole.end]
+    row = Row()
+    shared = 0
+    before = encode(typed)
+    if cut:
+        row.add(before)
+        row.add(encode(rest), HOLE_WEIGHT)
+    else:
+        whole = encode(typed + rest)
+        while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
+            shared += 1
+        row.add(whole[:shared])
+        row.add(whole[shared:], HOLE_WEIGHT)
+    row.add([END], HOLE_WEIGHT)
+    return row
+
+
+def plain(text: str, room: int, rng: np.random.Generator, encode: Encode) -> Row:
+    """Running text from a random line start; ends with the end token if the document ends within `room` tokens."""
+    latest = max(1, len(text) - room * 3)
+    start = line_start(text, int(rng.integers(latest))) if rng.random() < 0.8 else 0
+    ids = encode(text[start : start + room * CHARACTERS_PER_TOKEN])
+    row = Row()
+    row.add([*ids, END][:room])
+    return row
+
+
+def fill_in(text: str, mode: str, room: int, rng: np.random.Generator, encode: Encode, breaks: NDArray[np.bool_]) -> Row | None:
+    """One fill-in-the-middle example of at most `room` tokens, or None if its middle leaves no room for context.
+
+    `breaks[id]` says whether the token's text ends a line, so that a shortened prefix can start with a whole line.
+    """
+    hole = cut_hole(text, rng)
+    cut = bool(rng.random() < CUT_SHARE)
+    if mode != "anchored":  # the prefix then ends at the cursor, or where healing would cut it back to
+        typed = 0 if cut else len(text[hole.anchor : hole.cursor]) - healed(text, hole, encode)
+        hole = Hole(hole.cursor - typed, hole.cursor, hole.end)
+    middle = encode_middle(text, hole, encode, cut)
+    room -= len(middle.ids) + 3
+    if room < 32:
+        return None
+    for_suffix = int(room * rng.uniform(0.1, 0.4))
+    suffix = encode(text[hole.end : hole.end + for_suffix * CHARACTERS_PER_TOKEN])[:for_suffix]
+    for_prefix = room - len(suffix)
+    prefix = encode(text[max(0, hole.anchor - for_prefix * CHARACTERS_PER_TOKEN) : hole.anchor])
+    if len(prefix) > for_prefix:
+        prefix = prefix[-for_prefix:]
+        first = next((i for i, token in enumerate(prefix[:40]) if breaks[token]), -1)
+        prefix = prefix[first + 1 :]
+    row = Row()
+    parts = ((SUFFIX, suffix), (PREFIX, prefix)) if mode == "spm" else ((PREFIX, prefix), (SUFFIX, suffix))
+    for control, ids in parts:
+        row.add([control])
+        row.add(ids)
+    row.add([MIDDLE])
+    row.add(middle.ids)
+    row.weights[-len(middle.ids) :] = middle.weights
+    return row
+
+
+def healed(text: str, hole: Hole, encode: Encode) -> int:
+    """Characters of the typed text that stay when its last token is dropped at the cursor."""
+    typed = text[hole.anchor : hole.cursor]
+    for _ in range(3):  # a dropped token may end inside a character: then one more goes
+        shorter = typed
+        ids = encode(typed)
+        if not ids:
+            break
+        lo = len(typed)
+        while lo > 0 and len(encode(typed[:lo])) >= len(ids):
+            lo -= 1
+        shorter = typed[:lo]
+        return len(shorter)
+    return len(typed)
+
+
+class Rows:
+    """Rows of a corpus, by index.
+
+    `documents` maps a group to its texts, `shares` the group to the share of rows' examples drawn from it; within a
+    group a document is drawn in proportion to its length. `length` is in tokens; a row has one more, for the shift.
+    """
+
+    def __init__(self, documents: dict[str, list[str]], shares: dict[str, float], tokenizer: Tokenizer, length: int, seed: int) -> None:
+        self._documents = documents
+        self._shares = shares
+        self._ends = {name: np.cumsum([len(t) for t in texts]).tolist() for name, texts in documents.items()}
+        self._encode = encoder(tokenizer)
+        self._length = length
+        self._seed = seed
+        size = tokenizer.get_vocab_size()
+        self._breaks = np.array([(tokenizer.id_to_token(i) or "").endswith("Ċ") for i in range(size)])
+
+    def document(self, rng: np.random.Generator) -> str:
+        """A random document's text."""
+        group = pick(rng, self._shares)
+        ends = self._ends[group]
+        return self._documents[group][bisect_right(ends, int(rng.integers(ends[-1])))]
+
+    def row(self, index: int) -> Row:
+        """Row `index`: examples one after another until `length + 1` tokens are full."""
+        rng = np.random.default_rng((self._seed, index))
+        row, total = Row(), self._length + 1
+        while (room := total - len(row.ids)) > 0:
+            text, mode = self.document(rng), pick(rng, MODES)
+            if room < MIN_ROOM:
+                mode = "plain"
+            elif rng.random() < 0.3:
+                room = int(rng.integers(MIN_ROOM, room + 1))
+            example = plain(text, room, rng, self._encode) if mode == "plain" else fill_in(text, mode, room, rng, self._encode, self._breaks)
+            if example is not None:
+                row.ids += example.ids
+                row.weights += example.weights
+        return row
+
+    def batch(self, step: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids and weights of step `step`, each of shape (rows, length + 1)."""
+        made = [self.row(step * rows + i) for i in range(rows)]
+        return np.array([r.ids for r in made], dtype=np.int64), np.array([r.weights for r in made], dtype=np.float32)
