@@ -1,0 +1,226 @@
+"""The open documents: their text, exactly as the editor has it, and positions in it.
+
+Rule: the only place that turns an editor's line and character into an offset and back. An offset
+counts code points of `Document.text`; a character counts the client's units (utf-8, -16 or -32).
+Lines end at `\\r\\n`, `\\n` or `\\r` and nowhere else. Standard library only; knows no pygls.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+logger = logging.getLogger(__name__)
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_UTF8_CONTINUATION = bytes(range(0x80, 0xC0))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in the client's terms: a line and a count of its units, both from 0."""
+
+    line: int
+    character: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One edit: put `text` where `start`..`end` was; both None: it is the whole new text."""
+
+    text: str
+    start: Place | None = None
+    end: Place | None = None
+
+
+class Document:
+    """One open document. `revision` counts applied changes, whatever versions the client sends."""
+
+    def __init__(
+        self, uri: str, text: str, version: int, language_id: str, encoding: str = "utf-16"
+    ) -> None:
+        self.uri = uri
+        self.version = version
+        self.language_id = language_id
+        self.encoding = encoding
+        self.revision = 0
+        self._set_text(text)
+
+    @property
+    def path(self) -> str:
+        """The path in the URI, decoded; for `untitled:` and the like what follows the scheme."""
+        return unquote(urlsplit(self.uri).path)
+
+    @property
+    def line_ending(self) -> str:
+        r"""The document's own line ending: that of its first line; `\n` where it has one line."""
+        found = _LINE_END.search(self.text)
+        return found.group() if found else "\n"
+
+    @property
+    def line_count(self) -> int:
+        """How many lines; at least 1, and a line end at the end opens an empty last one."""
+        return len(self._starts)
+
+    def offset(self, place: Place) -> int:
+        """Where `place` is in `text`. Past a line's end: its end. Past the last line: the end.
+
+        Inside a character (half a surrogate pair, a continuation byte): before it.
+        """
+        if place.line >= len(self._starts):
+            return len(self.text)
+        start, end = self.line_bounds(place.line)
+        return start + self._points(start, end, place.character)
+
+    def place(self, offset: int) -> Place:
+        """The position of `offset`, in the client's units."""
+        line = bisect_right(self._starts, offset) - 1
+        start = self._starts[line]
+        return Place(line, self._units(self.text[start:offset]))
+
+    def line_of(self, offset: int) -> int:
+        """The line, from 0, that `offset` is in."""
+        return bisect_right(self._starts, offset) - 1
+
+    def line_bounds(self, line: int) -> tuple[int, int]:
+        """The offsets where `line` starts and where it ends, its line end not counted."""
+        start = self._starts[line]
+        if line + 1 == len(self._starts):
+            return start, len(self.text)
+        end = self._starts[line + 1] - 1
+        if end > start and self.text[end] == "\n" and self.text[end - 1] == "\r":
+            end -= 1
+        return start, end
+
+    def line_start_at_or_after(self, offset: int) -> int | None:
+        """The first line start not before `offset`; None where there is none."""
+        at = bisect_left(self._starts, offset)
+        return self._starts[at] if at < len(self._starts) else None
+
+    def line_start_at_or_before(self, offset: int) -> int:
+        """The last line start not after `offset`."""
+        return self._starts[bisect_right(self._starts, offset) - 1]
+
+    def apply(self, change: Change) -> None:
+        """Apply one edit."""
+        self.revision += 1
+        if change.start is None or change.end is None:
+            self._set_text(change.text)
+            return
+        start, end = self.offset(change.start), self.offset(change.end)
+        self._replace(min(start, end), max(start, end), change.text)
+
+    def _set_text(self, text: str) -> None:
+        self.text = text
+        self._astral = not text.isascii() and _ASTRAL.search(text) is not None
+        self._starts = [0, *(found.end() for found in _LINE_END.finditer(text))]
+
+    def _replace(self, start: int, end: int, new: str) -> None:
+        self.text = self.text[:start] + new + self.text[end:]
+        after = start + len(new)
+        seam = self.text[max(start - 1, 0) : after + 1]
+        if not seam.isascii():
+            if _SURROGATE.search(seam):  # two halves, typed apart, may have become one character
+                both = self.text.encode("utf-16-le", "surrogatepass")
+                self._set_text(both.decode("utf-16-le", "surrogatepass"))
+                return
+            self._astral = self._astral or _ASTRAL.search(seam) is not None
+        self._reindex(start, end, after)
+
+    def _reindex(self, start: int, end: int, after: int) -> None:
+        # Whether a line starts at s depends on the characters s-1 and s alone: what starts before
+        # `start` stays, what starts behind the old `end` moves, and only what is between is read.
+        starts = self._starts
+        first = bisect_left(starts, max(start, 1))
+        behind = bisect_right(starts, max(end, 0), lo=first)
+        between = [
+            found.end()
+            for found in _LINE_END.finditer(self.text, max(start - 1, 0), after + 1)
+            if start <= found.end() <= after
+        ]
+        shift = after - end
+        moved = [s + shift for s in starts[behind:]] if shift else starts[behind:]
+        starts[first:] = between + moved
+
+    def _points(self, start: int, end: int, units: int) -> int:
+        """How many characters of the line `start`..`end` the first `units` units cover."""
+        length = end - start
+        if self._one_unit_each():
+            return min(units, length)
+        piece = self.text[start : min(end, start + units)]
+        if piece.isascii():
+            return len(piece)
+        if self.encoding == "utf-8":
+            data = piece.encode("utf-8", "surrogatepass")
+            whole = data[:units]
+            inside = len(data) > units and data[units] in _UTF8_CONTINUATION
+            return len(whole.translate(None, _UTF8_CONTINUATION)) - inside
+        data = piece.encode("utf-16-le", "surrogatepass")
+        whole = data[: 2 * units]
+        inside = len(data) > 2 * units and data[2 * units + 1] & 0xFC == 0xDC
+        return len(whole.decode("utf-16-le", "surrogatepass")) - inside
+
+    def _units(self, piece: str) -> int:
+        if self._one_unit_each() or piece.isascii():
+            return len(piece)
+        if self.encoding == "utf-8":
+            return len(piece.encode("utf-8", "surrogatepass"))
+        return len(piece.encode("utf-16-le", "surrogatepass")) // 2
+
+    def _one_unit_each(self) -> bool:
+        # str.isascii() reads a flag: this is what keeps an edit of a 10 MB line cheap.
+        if self.encoding == "utf-32" or self.text.isascii():
+            return True
+        return self.encoding == "utf-16" and not self._astral
+
+
+class Documents:
+    """The open documents by URI. Changes that cannot be meant are ignored, with a log line."""
+
+    def __init__(self) -> None:
+        self.encoding = "utf-16"  # what the client and we agreed on in `initialize`
+        self._open: dict[str, Document] = {}
+
+    def get(self, uri: str) -> Document | None:
+        """The open document `uri`; None where the client has not opened it."""
+        return self._open.get(_key(uri))
+
+    def open(self, uri: str, text: str, version: int, language_id: str) -> Document:
+        """Open a document, or take a new text for an open one."""
+        document = Document(uri, text, version, language_id, self.encoding)
+        self._open[_key(uri)] = document
+        return document
+
+    def change(self, uri: str, version: int, changes: Iterable[Change]) -> bool:
+        """Apply the changes of one notification, in order; False if they were ignored."""
+        document = self._open.get(_key(uri))
+        if document is None:
+            logger.warning("ignored a change of %s, which is not open", uri)
+            return False
+        if version < document.version:
+            logger.warning(
+                "ignored a change of %s to version %d, older than %d",
+                uri,
+                version,
+                document.version,
+            )
+            return False
+        for change in changes:
+            document.apply(change)
+        document.version = version
+        return True
+
+    def close(self, uri: str) -> None:
+        """Forget a document."""
+        self._open.pop(_key(uri), None)
+
+
+def _key(uri: str) -> str:
+    # Clients write the same URI as file:///c%3A/x and file:///c:/x.
+    return unquote(uri)
