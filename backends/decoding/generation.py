@@ -96,7 +96,11 @@ class Generation:
         return Chunk(emitted.text, (token,))
 
     def finish(
-        self, reason: FinishReason, text: str = "", token: int | None = None, stopping_word: str = ""
+        self,
+        reason: FinishReason,
+        text: str = "",
+        token: int | None = None,
+        stopping_word: str = "",
     ) -> Chunk:
         """Return the last chunk. What was held back as a possible stop is part of the text."""
         # A generation stopped in mid-prefill has only used what it has evaluated.

@@ -18,9 +18,7 @@ from backends.decoding.sampling import TokenIds
 MAX_DROPPED = 8
 
 
-def split(
-    tokens: Sequence[int], token_bytes: Callable[[int], bytes]
-) -> tuple[list[int], bytes]:
+def split(tokens: Sequence[int], token_bytes: Callable[[int], bytes]) -> tuple[list[int], bytes]:
     """Split the tokens before the cursor into (tokens to keep, bytes to generate again).
 
     Drops at least one token (there is one), at most MAX_DROPPED, back to a boundary that no

@@ -88,17 +88,18 @@ class PrefixCache:
         entry = Entry(key, self._free.pop(), used=next(self._clock))
         # The relative may itself have been reclaimed just now.
         alive = relative is not None and self._entries.get(relative.key) is relative
-        if relative is not None and alive and shared >= MIN_FORK and self._model.fork(
-            relative.sequence, entry.sequence, shared
+        if (
+            relative is not None
+            and alive
+            and shared >= MIN_FORK
+            and self._model.fork(relative.sequence, entry.sequence, shared)
         ):
             entry.tokens = relative.tokens[:shared]
         self._entries[key] = entry
         return entry
 
     def _closest(self, tokens: Sequence[int]) -> tuple[Entry | None, int]:
-        shared = {
-            key: common_prefix(entry.tokens, tokens) for key, entry in self._entries.items()
-        }
+        shared = {key: common_prefix(entry.tokens, tokens) for key, entry in self._entries.items()}
         if not shared:
             return None, 0
         best = max(shared, key=lambda key: shared[key])

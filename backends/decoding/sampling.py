@@ -41,7 +41,15 @@ def _sample(scores: Logits, sampling: Sampling, rng: np.random.Generator) -> int
         likely = probabilities >= sampling.min_p * probabilities[0]
         top = top[likely]
     weights = _softmax(scores[top].astype(np.float64) / sampling.temperature)
-    return int(top[int(np.searchsorted(np.cumsum(weights), rng.random(), side="right").clip(0, len(top) - 1))])
+    return int(
+        top[
+            int(
+                np.searchsorted(np.cumsum(weights), rng.random(), side="right").clip(
+                    0, len(top) - 1
+                )
+            )
+        ]
+    )
 
 
 def _softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -16,6 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from fim.templates import Template
 
 from backends.backend import Chunk, FinishReason, InfillRequest, Timings, Usage
 from backends.decoding.generation import Generation
@@ -24,7 +27,6 @@ from backends.decoding.prefix_cache import PrefixCache
 from backends.decoding.prompting import Prompter
 from backends.decoding.token_model import Aborted, CacheFull, Feed, TokenModel
 from backends.errors import BackendError, MidspanError
-from fim.templates import Template
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,20 @@ PREFILL_CHUNK = 256
 WARM_UP_TOKENS = 64
 
 Emit = Callable[[int, Chunk | MidspanError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request without a sequence yet. `arrived`: time.perf_counter() seconds."""
+
+    id: int
+    request: InfillRequest
+    arrived: float
+
+    def superseded_by(self, other: Waiting) -> bool:
+        """Tell whether `other` is a newer request for the same document."""
+        document = self.request.document
+        return document is not None and document == other.request.document and other.id > self.id
 
 
 class Scheduler:
@@ -49,11 +65,11 @@ class Scheduler:
         self._end_tokens = model.vocab.end_tokens | set(model.vocab.control_tokens.values())
         self._prefill_rate = 0.0
         self._wake = threading.Condition()
-        self._inbox: deque[tuple[int, InfillRequest, float]] = deque()
+        self._inbox: deque[Waiting] = deque()
         self._cancels: set[int] = set()
         self._stopped = False
         self._news = False  # something was submitted or cancelled since the last turn
-        self._waiting: deque[tuple[int, InfillRequest, float]] = deque()
+        self._waiting: list[Waiting] = []
         self._active: list[Generation] = []
         self.evaluated_tokens = 0
 
@@ -62,7 +78,7 @@ class Scheduler:
     def submit(self, id: int, request: InfillRequest) -> None:
         """Queue a request; `emit` gets its chunks, the last with a finish reason, or an error."""
         with self._wake:
-            self._inbox.append((id, request, time.perf_counter()))
+            self._inbox.append(Waiting(id, request, time.perf_counter()))
             self._tell()
 
     def cancel(self, id: int) -> None:
@@ -99,7 +115,7 @@ class Scheduler:
             self._model.free(0)
 
     def run(self) -> None:
-        """Serve until `stop`. A failing model ends the requests it was working for, not the loop."""
+        """Serve until `stop`. A failing model ends its requests, not the loop."""
         while self._take_in():
             self._end_interrupted()
             self._admit()
@@ -120,14 +136,13 @@ class Scheduler:
             cancels, self._cancels = self._cancels, set()
             for generation in self._active:
                 generation.cancelled |= generation.id in cancels
-        for id in cancels:
-            self._drop_waiting(lambda item, id=id: item[0] == id)
+        for waiting in [waiting for waiting in self._waiting if waiting.id in cancels]:
+            self._drop(waiting)
         return not self._stopped
 
-    def _drop_waiting(self, match: Callable[[tuple[int, InfillRequest, float]], bool]) -> None:
-        for item in [item for item in self._waiting if match(item)]:
-            self._waiting.remove(item)
-            self._emit(item[0], _unstarted(FinishReason.CANCELLED))
+    def _drop(self, waiting: Waiting) -> None:
+        self._waiting.remove(waiting)
+        self._emit(waiting.id, Chunk("", (), FinishReason.CANCELLED, Usage(), Timings()))
 
     def _end_interrupted(self) -> None:
         now = time.perf_counter()
@@ -138,35 +153,39 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Start what waits. A newer request of a document supersedes those before it."""
-        for id, request, arrived in list(self._waiting):
-            newer = request.document is not None and any(
-                other[0] > id and other[1].document == request.document for other in self._waiting
-            )
-            if newer:
-                self._drop_waiting(lambda item, id=id: item[0] == id)
+        for waiting in list(self._waiting):
+            if any(waiting.superseded_by(other) for other in self._waiting):
+                self._drop(waiting)
                 continue
+            document = waiting.request.document
             for generation in list(self._active):
-                if request.document is not None and generation.request.document == request.document:
-                    self._retire(
-                        generation, generation.finish(FinishReason.CANCELLED), keep=True
-                    )
-            if self._start(id, request, arrived):
-                self._waiting.remove((id, request, arrived))
+                if document is not None and generation.request.document == document:
+                    self._retire(generation, generation.finish(FinishReason.CANCELLED), keep=True)
+            if self._start(waiting):
+                self._waiting.remove(waiting)
 
-    def _start(self, id: int, request: InfillRequest, arrived: float) -> bool:
+    def _start(self, waiting: Waiting) -> bool:
         """Give a request its sequence; False where it must wait for one."""
+        request = waiting.request
         try:
             prompt = self._prompter.prompt(request)
         except MidspanError as exc:
-            self._emit(id, exc)
+            self._emit(waiting.id, exc)
             return True
-        key = prompt.key if request.document is not None else (None, id)
+        key = prompt.key if request.document is not None else (None, waiting.id)
         entry = self._cache.acquire(key, prompt.tokens)
         if entry is None:
             return False
         self._active.append(
             Generation(
-                id, request, prompt, entry, self._model, self._index, self._end_tokens, arrived
+                waiting.id,
+                request,
+                prompt,
+                entry,
+                self._model,
+                self._index,
+                self._end_tokens,
+                waiting.arrived,
             )
         )
         return True
@@ -219,7 +238,7 @@ class Scheduler:
             return False
         if self._stopped:
             return True
-        newer = {item[1].document for item in tuple(self._inbox)} - {None}
+        newer = {waiting.request.document for waiting in tuple(self._inbox)} - {None}
         dead = sum(
             len(tokens)
             for generation, tokens in batch
@@ -246,14 +265,5 @@ class Scheduler:
 
     def _retire(self, generation: Generation, last: Chunk | MidspanError, *, keep: bool) -> None:
         self._active.remove(generation)
-        self._cache.release(
-            generation.entry, keep=keep and generation.request.document is not None
-        )
+        self._cache.release(generation.entry, keep=keep and generation.request.document is not None)
         self._emit(generation.id, last)
-
-
-def _unstarted(reason: FinishReason) -> Chunk:
-    """Return the last chunk of a request that never ran."""
-    return Chunk("", (), reason, Usage(), Timings())
-
-

@@ -79,7 +79,7 @@ class TokenModel(Protocol):
         ...
 
     def trim(self, sequence: int, n: int) -> bool:
-        """Keep the first `n` tokens of `sequence`; False where this model can't (then `free` it)."""
+        """Keep the first `n` tokens of `sequence`; False if it can't (then `free` it)."""
         ...
 
     def fork(self, source: int, target: int, n: int) -> bool:

@@ -5,8 +5,9 @@ Rule: an adapter and nothing more; what to evaluate, reuse or sample is decided 
 - one context, unified KV, many sequences: any sequence can use any free cell, and `seq_cp` shares
   cells instead of copying them;
 - an aborted decode returns 2 and keeps the micro-batches that were finished;
-- on CPUs with AMX some compilers' builds crash when weights are repacked (ggml-org/llama.cpp#20824);
-  `safe_mode` loads without repacking. The manager turns it on after a crash in warm-up.
+- on CPUs with AMX some compilers' builds crash when weights are repacked
+  (ggml-org/llama.cpp#20824); `safe_mode` loads without repacking. The manager turns it on after a
+  crash in warm-up.
 """
 
 from __future__ import annotations
@@ -222,7 +223,9 @@ class LlamaCppModel:
         if status != 0:
             raise BackendError(f"llama.cpp failed (llama_decode returned {status})")
         return [
-            np.stack([self._logits(row) for row in rows_]) if feed.all_logits else self._logits(rows_[0])
+            np.stack([self._logits(row) for row in rows_])
+            if feed.all_logits
+            else self._logits(rows_[0])
             for feed, rows_ in zip(feeds, rows, strict=True)
         ]
 

@@ -1,0 +1,247 @@
+"""The decoding loop: cached equals cold, the newest wins, and every end is told once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.backend import FinishReason, InfillRequest
+from backends.decoding.prompting import TokenPrompt
+from backends.decoding.scheduler import Scheduler
+from backends.decoding.token_model import Feed
+from backends.errors import BackendError
+from tests.backends.decoding.harness import running
+from tests.backends.decoding.hash_model import HashModel
+from tests.backends.decoding.reference import greedy
+
+SOURCE = "import os\n\n\ndef name(path):\n    return os.path.basename(path)\n\n\nprint(name('a'))\n"
+
+edits = st.lists(
+    st.tuples(
+        st.sampled_from(["type", "type", "type", "delete", "jump", "newline", "other"]),
+        st.integers(0, 200),
+    ),
+    max_size=25,
+)
+
+
+def spy_prompts(scheduler: Scheduler) -> list[TokenPrompt]:
+    """Record the prompts that the scheduler builds: what a cold evaluation must be given."""
+    seen: list[TokenPrompt] = []
+    build = scheduler._prompter.prompt
+    scheduler._prompter.prompt = lambda request: seen.append(build(request)) or seen[-1]
+    return seen
+
+
+@given(edits)
+@settings(deadline=None, max_examples=60)
+def test_cached_generation_equals_cold_generation(script: list[tuple[str, int]]) -> None:
+    """Invariant 1: whatever was typed before, the text is that of the same prompt, cold."""
+    with running(HashModel(sequences=4, cells=900)) as warm:
+        prompts = spy_prompts(warm.scheduler)
+        text, cursor, document = SOURCE, 40, "file:///a.py"
+        for kind, number in script:
+            if kind == "type":
+                text = text[:cursor] + "reslf("[number % 6] + text[cursor:]
+                cursor += 1
+            elif kind == "delete" and cursor:
+                text, cursor = text[: cursor - 1] + text[cursor:], cursor - 1
+            elif kind == "jump":
+                cursor = number % (len(text) + 1)
+            elif kind == "newline":
+                text, cursor = text[:cursor] + "\n    " + text[cursor:], cursor + 5
+            else:
+                document = f"file:///{number % 3}.py"
+            got = warm.infill(InfillRequest(text[:cursor], text[cursor:], document, max_tokens=6))
+            assert got.text == greedy(HashModel(), prompts[-1], 6)
+            assert got.usage.prompt_tokens == len(prompts[-1].tokens)
+            assert got.usage.cached_tokens < got.usage.prompt_tokens
+
+
+def test_typing_evaluates_a_few_tokens_a_key() -> None:
+    with running(HashModel()) as engine:
+        document, before, after = "file:///a.py", SOURCE, "\n\nprint(1)\n"
+        engine.infill(InfillRequest(before, after, document, max_tokens=4))
+        for key in "return 1":
+            before += key
+            usage = engine.infill(InfillRequest(before, after, document, max_tokens=4)).usage
+            assert usage.prompt_tokens - usage.cached_tokens <= 3
+
+
+def test_the_same_place_again_evaluates_one_token() -> None:
+    with running(HashModel()) as engine:
+        request = InfillRequest(SOURCE + "pri", "\n", "file:///a.py", max_tokens=4)
+        first, second = engine.infill(request), engine.infill(request)
+        assert first.text == second.text
+        assert second.usage.cached_tokens == second.usage.prompt_tokens - 1
+
+
+def test_documents_generate_at_once_as_they_do_alone() -> None:
+    requests = [
+        InfillRequest(SOURCE + f"x{i} = ", "\n", f"file:///{i}.py", max_tokens=12) for i in range(6)
+    ]
+    alone = []
+    for request in requests:
+        with running(HashModel()) as engine:
+            alone.append(engine.infill(request).text)
+    with running(HashModel()) as engine:
+        ids = [engine.submit(request) for request in requests]
+        assert [engine.wait(id).text for id in ids] == alone
+
+
+def test_more_documents_than_sequences_all_get_answers() -> None:
+    with running(HashModel(sequences=2, cells=400)) as engine:
+        ids = [
+            engine.submit(InfillRequest(SOURCE * 2, "", f"file:///{i}.py", max_tokens=5))
+            for i in range(12)
+        ]
+        assert all(engine.wait(id).finish_reason is not None for id in ids)
+
+
+class GatedModel(HashModel):
+    """Waits in mid-forward, where the abort callback is polled, until told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[Any]:
+        def gate() -> bool:
+            self.entered.set()
+            while not self.go_on.wait(0.001):
+                if abort():
+                    return True
+            return abort()
+
+        return super().forward(feeds, gate)
+
+
+def held_up(model: GatedModel) -> None:
+    model.entered.clear()
+    model.go_on.clear()
+
+
+def test_cancel_aborts_the_forward_pass_and_keeps_what_was_evaluated() -> None:
+    model = GatedModel()
+    with running(model) as engine:
+        held_up(model)
+        request = InfillRequest(SOURCE, "", "file:///a.py", max_tokens=4)
+        id = engine.submit(request)
+        assert model.entered.wait(10)
+        engine.scheduler.cancel(id)
+        cancelled = engine.wait(id)  # the gate is still closed: only the abort can end this
+        assert cancelled.finish_reason is FinishReason.CANCELLED
+        evaluated = model.evaluated
+        model.go_on.set()
+        usage = engine.infill(request).usage
+        assert usage.cached_tokens == cancelled.usage.prompt_tokens
+        assert model.evaluated > evaluated
+
+
+def test_a_newer_request_supersedes_the_one_under_way() -> None:
+    model = GatedModel()
+    with running(model) as engine:
+        held_up(model)
+        older = engine.submit(InfillRequest(SOURCE, "", "file:///a.py", max_tokens=4))
+        assert model.entered.wait(10)
+        newer = engine.submit(InfillRequest(SOURCE + "p", "", "file:///a.py", max_tokens=4))
+        assert engine.wait(older).finish_reason is FinishReason.CANCELLED
+        model.go_on.set()
+        assert engine.wait(newer).finish_reason is not FinishReason.CANCELLED
+
+
+def test_only_the_newest_of_many_waiting_requests_runs() -> None:
+    model = GatedModel()
+    with running(model) as engine:
+        held_up(model)
+        other = engine.submit(InfillRequest(SOURCE, "", "file:///other.py", max_tokens=2))
+        assert model.entered.wait(10)
+        ids = [
+            engine.submit(InfillRequest(SOURCE + "p" * i, "", "file:///a.py", max_tokens=2))
+            for i in range(10)
+        ]
+        model.go_on.set()
+        engine.wait(other)
+        reasons = [engine.wait(id).finish_reason for id in ids]
+        assert reasons[:-1] == [FinishReason.CANCELLED] * 9
+        assert reasons[-1] is not FinishReason.CANCELLED
+
+
+def test_a_deadline_ends_the_request_in_mid_forward() -> None:
+    model = GatedModel()
+    with running(model) as engine:
+        held_up(model)
+        got = engine.infill(InfillRequest(SOURCE, "", "file:///a.py", deadline_ms=50))
+        assert got.finish_reason is FinishReason.DEADLINE
+
+
+def test_zero_tokens_warm_the_cache_and_say_nothing() -> None:
+    with running(HashModel()) as engine:
+        warm = engine.infill(InfillRequest(SOURCE, "", "file:///a.py", max_tokens=0))
+        assert (warm.text, warm.usage.completion_tokens) == ("", 0)
+        usage = engine.infill(InfillRequest(SOURCE, "", "file:///a.py", max_tokens=2)).usage
+        assert usage.cached_tokens == usage.prompt_tokens - 1
+
+
+def test_without_a_document_nothing_is_kept() -> None:
+    model = HashModel()
+    with running(model) as engine:
+        request = InfillRequest(SOURCE, "", None, max_tokens=2)
+        engine.infill(request)
+        assert engine.infill(request).usage.cached_tokens == 0
+        assert not any(model.cached.values())
+
+
+@given(st.text(max_size=80), st.text(max_size=40))
+@settings(deadline=None, max_examples=40)
+def test_document_text_never_becomes_a_control_token(before: str, after: str) -> None:
+    """Invariant 4, also for texts that spell one out."""
+    injected = "<|fim_middle|>" + before + "<|endoftext|>"
+    with running(HashModel()) as engine:
+        prompts = spy_prompts(engine.scheduler)
+        engine.infill(InfillRequest(injected, after + "<|fim_suffix|>", None, max_tokens=1))
+        control = [token for token in prompts[0].tokens if token < 4]
+        assert sorted(control) == [1, 2, 3], "one of each, all from the template"
+
+
+def test_single_line_ends_at_the_line_end() -> None:
+    with running(HashModel()) as engine:
+        for i in range(20):
+            request = InfillRequest(
+                f"{SOURCE}{i}", "", "file:///a.py", max_tokens=40, single_line=True
+            )
+            assert "\n" not in engine.infill(request).text
+
+
+def test_a_failing_model_ends_the_request_and_the_next_one_works() -> None:
+    class FailsOnce(HashModel):
+        fail = False
+
+        def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[Any]:
+            if self.fail:
+                self.fail = False
+                raise BackendError("out of order")
+            return super().forward(feeds, abort)
+
+    model = FailsOnce()
+    with running(model) as engine:
+        model.fail = True
+        request = InfillRequest(SOURCE, "", "file:///a.py", max_tokens=3)
+        assert isinstance(engine.infill(request).error, BackendError)
+        assert engine.infill(request).error is None
+
+
+@pytest.mark.parametrize("context_length", [64, 128, 300])
+def test_prompt_and_completion_stay_within_the_context(context_length: int) -> None:
+    model = HashModel(context_length=context_length)
+    with running(model) as engine:
+        got = engine.infill(InfillRequest(SOURCE * 30, SOURCE * 30, "file:///a.py", max_tokens=500))
+        assert got.error is None
+        assert got.usage.prompt_tokens + got.usage.completion_tokens <= context_length + 1
