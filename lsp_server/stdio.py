@@ -91,7 +91,7 @@ class MessageParser:
         if found is None:
             return self._resynchronise("a header without a Content-Length")
         length = int(found.group(1))
-        if found.start() and self._buffer[:1] in (b"{", b"["):
+        if found.start() and self._buffer[0] in b"{[":
             # The rest of a body whose length was too short, with the next header behind it.
             del self._buffer[: found.start()]
             return Garbage("the content was longer than its Content-Length")

@@ -13,7 +13,22 @@ from lsp_server.documents import Change, Document, Documents, Place
 
 ENCODINGS = ("utf-8", "utf-16", "utf-32")
 # Every way to end a line, what only looks like one, and characters of 1 to 4 bytes, 1 to 2 units.
-ALPHABET = ["a", "b", " ", "\t", "\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "é", "字", "😀"]
+ALPHABET = [
+    "a",
+    "b",
+    " ",
+    "\t",
+    "\n",
+    "\r",
+    "\r\n",
+    "\x0b",
+    "\x0c",
+    "\x85",
+    "\u2028",
+    "é",
+    "字",
+    "😀",
+]
 TEXT = st.lists(st.sampled_from(ALPHABET), max_size=12).map("".join)
 
 
@@ -40,7 +55,11 @@ def naive_place(text: str, offset: int, encoding: str) -> Place:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(ENCODINGS), TEXT, st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), TEXT), max_size=8))
+@given(
+    st.sampled_from(ENCODINGS),
+    TEXT,
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), TEXT), max_size=8),
+)
 def test_document_text_is_the_editors_after_any_edits(encoding, text, edits):
     document = Document("file:///a.py", text, 1, "python", encoding)
     for one, other, new in edits:
@@ -49,9 +68,7 @@ def test_document_text_is_the_editors_after_any_edits(encoding, text, edits):
             start -= 1
         while text[end - 1 : end + 1] == "\r\n":
             end += 1
-        change = Change(
-            new, naive_place(text, start, encoding), naive_place(text, end, encoding)
-        )
+        change = Change(new, naive_place(text, start, encoding), naive_place(text, end, encoding))
         document.apply(change)
         text = text[:start] + new + text[end:]
         assert document.text == text
