@@ -3,6 +3,7 @@
     MidspanError
     ├── BadRequest            the caller's fault: a field is wrong (HTTP 422)
     ├── UnknownModel          no model has that name (404)
+    ├── Conflict              it does not fit what the manager is doing (409)
     ├── NoFim                 the model was not trained to fill in the middle (409)
     ├── ModelFileError        missing, truncated or corrupt file, refused before native code (409)
     ├── EngineMissing         the extra that runs this model is not installed (409)
@@ -38,6 +39,13 @@ class UnknownModel(MidspanError):
 
     kind = "unknown_model"
     http_status = 404
+
+
+class Conflict(MidspanError):
+    """The request does not fit what the manager is doing or what it holds."""
+
+    kind = "conflict"
+    http_status = 409
 
 
 class NoFim(MidspanError):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from backends.decoding.token_model import TokenModel
 from backends.errors import EngineMissing
 from backends.frames import Load
+
+if TYPE_CHECKING:  # it imports numpy, which the core is installed without
+    from backends.decoding.token_model import TokenModel
 
 
 @dataclass(frozen=True, slots=True)
