@@ -215,9 +215,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="a GGUF; default: the starter model")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    write(
-        arguments.out, arguments.preset, tokenizer=arguments.tokenizer, seed=arguments.seed
-    )
+    write(arguments.out, arguments.preset, tokenizer=arguments.tokenizer, seed=arguments.seed)
 
 
 if __name__ == "__main__":

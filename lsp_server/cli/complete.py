@@ -6,7 +6,6 @@ Places count from 1, in characters, as editors show them. Must not know LSP.
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ import click
 from backends.errors import BadRequest
 from lsp_server.cli.exits import Exit
 from lsp_server.cli.output import json_option, print_json
+from lsp_server.documents import Document
 
 MAX_BYTES = 10 * 1024 * 1024
 LINES_AROUND = 4  # shown before and after the completion
-
-# LSP's rule for line ends; str.splitlines knows more of them (form feed, U+2028 …).
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +62,19 @@ def read_text(path: Path) -> str:
 
 def offset_of(text: str, place: Place) -> int:
     """Return the index into `text` of `place`. Raises BadRequest where it lies outside."""
-    lines = [match.group() for match in _LINE.finditer(text)]
-    if lines[-1] == "" and len(lines) > 1 and not lines[-2].endswith(("\n", "\r")):
-        lines.pop()  # the pattern matches once more, empty, at the very end
-    if not 1 <= place.line <= len(lines):
-        raise BadRequest(f"Line {place.line} is outside {place.path}, which has {len(lines)}.")
-    width = len(lines[place.line - 1].rstrip("\r\n"))
-    if not 1 <= place.column <= width + 1:
+    document = Document(place.path.as_posix(), text, 0, "", "utf-32")  # characters, not units
+    if not 1 <= place.line <= document.line_count:
+        raise BadRequest(
+            f"Line {place.line} is outside {place.path}, whose lines are 1 to "
+            f"{document.line_count}."
+        )
+    start, end = document.line_bounds(place.line - 1)
+    if not 1 <= place.column <= end - start + 1:
         raise BadRequest(
             f"Column {place.column} is outside line {place.line} of {place.path}, "
-            f"whose columns are 1 to {width + 1}."
+            f"whose columns are 1 to {end - start + 1}."
         )
-    return sum(map(len, lines[: place.line - 1])) + place.column - 1
+    return start + place.column - 1
 
 
 def infill_body(path: Path, prefix: str, suffix: str) -> dict[str, object]:

@@ -22,7 +22,7 @@ MIDSPAN_LSP = (sys.executable, "-P", "-m", "lsp_server.cli.main", "lsp")
 STDERR_TAIL = 4000  # bytes kept for the message when the server ends
 
 
-class ServerGone(MidspanError):
+class ServerGone(MidspanError):  # noqa: N818 - named as the rest of the error tree
     """The language server ended while it was needed."""
 
     kind = "language_server_gone"
@@ -91,6 +91,8 @@ class Editor:
 
     async def request(self, method: str, params: Any) -> Any:
         """Send a request and return its result. Raises ServerError or ServerGone."""
+        if self._tasks[0].done():  # nobody would ever answer
+            raise self._gone()
         number = next(self._ids)
         future = asyncio.get_running_loop().create_future()
         self._waiting[number] = future

@@ -25,6 +25,7 @@ class Exit(IntEnum):
 _ROWS: tuple[tuple[type[errors.MidspanError], Exit], ...] = (
     (errors.BadRequest, Exit.USAGE),
     (errors.UnknownModel, Exit.USAGE),
+    (errors.Conflict, Exit.FAILURE),
     (errors.NoFim, Exit.UNAVAILABLE),
     (errors.ModelFileError, Exit.UNAVAILABLE),
     (errors.EngineMissing, Exit.UNAVAILABLE),

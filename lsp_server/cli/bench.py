@@ -1,0 +1,62 @@
+"""`midspan bench NAME`: a command line over the benchmarks; each prints one JSON object.
+
+The one module that may import `benchmarks`, besides the demo for its held-out file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lsp_server.cli.exits import Exit
+from lsp_server.cli.output import json_option, print_json, progress
+
+
+@click.group()
+def bench() -> None:
+    """Run a benchmark. Progress goes to stderr, one JSON object to stdout with --json."""
+
+
+@bench.command()
+@click.option("--cuts", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--model", help="The model to ask; default: the one in use.")
+@click.option("--baseline-only", is_flag=True, help="Measure the baseline alone.")
+@click.option("--details", is_flag=True, help="Add every cut with its answers to the JSON.")
+@json_option
+def infill(
+    cuts: int, seed: int, model: str | None, baseline_only: bool, details: bool, as_json: bool
+) -> int:
+    """Rest-of-line exact match on modules that training never saw, beside a baseline."""
+    from benchmarks import infill as benchmark
+
+    result = benchmark.run(
+        count=cuts,
+        seed=seed,
+        model=model,
+        baseline_only=baseline_only,
+        details=details,
+        progress=progress,
+    )
+    return _print(result, as_json)
+
+
+@bench.command()
+@click.option("--runs", type=click.IntRange(1), default=20, show_default=True)
+@json_option
+def startup(runs: int, as_json: bool) -> int:
+    """Time to `initialize` and idle memory of the language server, beside bare pygls."""
+    from benchmarks import startup as benchmark
+
+    return _print(benchmark.run(runs=runs, progress=progress), as_json)
+
+
+def _print(result: dict[str, Any], as_json: bool) -> int:
+    if as_json:
+        print_json(result)
+    else:
+        from rich.console import Console
+
+        Console().print_json(data=result)
+    return Exit.OK
