@@ -26,8 +26,8 @@ MAX_DOCUMENTS = 64
 ANCHORS_PER_DOCUMENT = 3
 # A cold anchor is evaluated before the first token can come: longer than this feels broken.
 COLD_PREFILL_MS = 1000.0
-MIN_WINDOW = 256  # tokens
-MAX_WINDOW = 4096  # tokens
+# In tokens. Steps, so that a jittery measurement does not move the window's edges.
+WINDOWS = (256, 512, 1024, 2048, 4096)
 SUFFIX_SHARE = 0.25
 CHARS_PER_TOKEN = 3.0  # a first guess for code; too generous a window is cut again below
 
@@ -77,7 +77,7 @@ class Prompter:
             if len(tokens) < self._model.context_length:
                 break
             # The text has fewer characters to a token than guessed, or much repository context.
-            if window <= MIN_WINDOW // 4:
+            if window <= 1:
                 raise BadRequest("the context chunks leave no room for the document itself")
             window //= 2
         if request.document is not None:
@@ -97,9 +97,12 @@ class Prompter:
     def _window(self, request: InfillRequest) -> int:
         """Return how many tokens of the document to show: what a cold prefill can afford."""
         budget_ms = request.prompt_ms if request.prompt_ms is not None else COLD_PREFILL_MS
-        affordable = int(self._prefill_rate() * budget_ms / 1000)
-        room = self._model.context_length - request.max_tokens - healing.MAX_DROPPED
-        return min(max(affordable, MIN_WINDOW), MAX_WINDOW, max(room, MIN_WINDOW // 4))
+        affordable = self._prefill_rate() * budget_ms / 1000
+        window = max((size for size in WINDOWS if size <= affordable), default=WINDOWS[0])
+        # Long completions end early rather than see nothing of the document.
+        length = self._model.context_length
+        room = length - min(request.max_tokens, length // 4) - healing.MAX_DROPPED
+        return min(window, room)
 
     def _place(self, request: InfillRequest, window: int) -> tuple[_Anchored, Placement, Prompt]:
         known = [

@@ -37,7 +37,7 @@ class HashModel:
         self.vocab = VocabInfo(
             size=4 + 256 + len(WORDS),
             architecture="qwen2",
-            name="hash",
+            name="midspan-starter",
             control_tokens=dict(CONTROL),
             end_tokens=frozenset({0}),
         )
