@@ -21,6 +21,7 @@ from enum import StrEnum
 
 CRASH_WINDOW = 60.0  # seconds
 MAX_CRASHES = 3  # in that window, then the model has failed
+DIED = "worker_died"  # the kind of the failure of a model whose worker keeps dying
 BACK_OFF = (0.0, 1.0)  # seconds before the restart after the first and the second crash
 
 
@@ -41,6 +42,7 @@ class Slot:
     state: ModelState = ModelState.STOPPED
     since: float = 0.0  # when it got there, on the events' clock
     reason: str = ""  # why it failed or last died
+    kind: str = ""  # that error's kind (see backends/errors.py)
     run: int = 0  # which start of its worker this is
     safe_mode: bool = False
     restarts: int = 0  # after crashes, since it was selected
@@ -58,6 +60,13 @@ class Models:
     def slot(self, name: str) -> Slot:
         """Return the slot of `name`; a model never heard of is stopped."""
         return self.slots.get(name, Slot())
+
+    @property
+    def serving(self) -> str | None:
+        """The model that requests go to: the current one, unless it failed and another comes."""
+        if self.current is None or self.slot(self.current).state is ModelState.FAILED:
+            return self.target or self.current
+        return self.current
 
 
 # Events: what has happened, and when.
@@ -97,6 +106,7 @@ class Refused:
     name: str
     run: int
     reason: str
+    kind: str  # of the error, as in backends/errors.py
     at: float
 
 
@@ -173,7 +183,7 @@ def step(models: Models, event: Event) -> Step:
         case Loaded():
             return _on_loaded(models, slot, event)
         case Refused():
-            return _failed(models, slot, event.name, event.reason, event.at)
+            return _failed(models, slot, event, event.reason, event.kind)
         case Died():
             return _on_died(models, slot, event)
         case Unloaded():
@@ -207,13 +217,13 @@ def _on_selected(models: Models, slot: Slot, event: Selected) -> Step:
     if slot.state in (ModelState.STARTING, ModelState.STOPPING):
         return models, effects
     # 4. Start it with a clean record.
-    fresh = replace(slot, crashes=(), restarts=0, reason="")
+    fresh = replace(slot, crashes=(), restarts=0, reason="", kind="")
     models, started = _start(models, event.name, fresh, event.safe_mode, event.at)
     return models, effects + started
 
 
 def _on_stopped(models: Models, slot: Slot, event: Stopped) -> Step:
-    forgiven = replace(slot, crashes=(), restarts=0, reason="")
+    forgiven = replace(slot, crashes=(), restarts=0, reason="", kind="")
     if slot.state is ModelState.FAILED:
         return _set(models, event.name, forgiven, ModelState.STOPPED, event.at), ()
     if slot.state not in _IN_MEMORY:
@@ -243,7 +253,7 @@ def _on_died(models: Models, slot: Slot, event: Died) -> Step:
             return _start(models, event.name, slot, safe_mode=True, at=event.at)
         case ModelState.STARTING:
             reason = event.reason + (" Safe mode did not help." if slot.safe_mode else "")
-            return _failed(models, slot, event.name, reason, event.at)
+            return _failed(models, slot, event, reason, DIED)
         case ModelState.STOPPING:
             return _set(models, event.name, slot, ModelState.STOPPED, event.at), ()
         case ModelState.READY:
@@ -252,7 +262,7 @@ def _on_died(models: Models, slot: Slot, event: Died) -> Step:
             if len(crashes) < MAX_CRASHES:
                 return _set(models, event.name, slot, ModelState.STOPPED, event.at), ()
             reason = f"It crashed {len(crashes)} times in {CRASH_WINDOW:.0f} s: {event.reason}"
-            return _failed(models, slot, event.name, reason, event.at)
+            return _failed(models, slot, event, reason, DIED)
         case _:
             return models, ()
 
@@ -270,10 +280,11 @@ def _unload(models: Models, name: str, at: float) -> Step:
     return _set(models, name, slot, ModelState.STOPPING, at), (Unload(name, slot.run),)
 
 
-def _failed(models: Models, slot: Slot, name: str, reason: str, at: float) -> Step:
-    models = _set(models, name, replace(slot, reason=reason), ModelState.FAILED, at)
+def _failed(models: Models, slot: Slot, event: Refused | Died, reason: str, kind: str) -> Step:
+    failed = replace(slot, reason=reason, kind=kind)
+    models = _set(models, event.name, failed, ModelState.FAILED, event.at)
     # The model that served before goes on serving.
-    return (replace(models, target=None) if models.target == name else models), ()
+    return (replace(models, target=None) if models.target == event.name else models), ()
 
 
 def _set(models: Models, name: str, slot: Slot, state: ModelState, at: float) -> Models:

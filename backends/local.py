@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from backends import frames
@@ -148,7 +148,7 @@ class LocalBackend:
         """Requests under way."""
         return len(self._pending)
 
-    async def infill(self, request: InfillRequest) -> AsyncIterator[Chunk]:
+    async def infill(self, request: InfillRequest) -> AsyncGenerator[Chunk, None]:
         """Stream the completion. A newer request for the same document cancels this one.
 
         A cancelled one still ends with a chunk, unless its iterator was closed.

@@ -8,7 +8,6 @@ the entries mean.
 from __future__ import annotations
 
 import logging
-from dataclasses import field
 from pathlib import Path
 
 import msgspec
@@ -27,8 +26,8 @@ class Selection(msgspec.Struct, frozen=True):
 
 class _Kept(msgspec.Struct):
     selection: Selection | None = None
-    models: dict[str, str] = field(default_factory=dict)
-    safe_mode: list[str] = field(default_factory=list)
+    models: dict[str, str] = msgspec.field(default_factory=dict)
+    safe_mode: list[str] = msgspec.field(default_factory=list)
 
 
 class Remembered:

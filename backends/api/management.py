@@ -1,0 +1,154 @@
+"""Health, models and the manager itself over HTTP.
+
+Rule: converters only. What a model is and what becomes of it is the manager's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+from starlette.requests import Request
+from starlette.responses import Response
+
+from backends import __version__, catalogue
+from backends.api.answers import error_body, json_response, read_object, text_field
+from backends.catalogue import Model
+from backends.errors import BackendError, BadRequest
+from backends.lifecycle import ModelState
+from backends.manager import Manager, failure
+
+
+async def health(request: Request) -> Response:
+    """`GET /health`: 200 while a model can answer, else 503 with the reason."""
+    manager = _manager(request)
+    name = manager.serving()
+    slot = manager.models.slot(name)
+    body: dict[str, object] = {"version": __version__, "model": name, "state": slot.state.value}
+    if slot.state is ModelState.READY:
+        return json_response({"status": "ok", **body})
+    failed = slot.state is ModelState.FAILED
+    error = failure(name, slot) if failed else BackendError(f"{name} is {slot.state.value}.")
+    return json_response({"status": "unavailable", **body, **error_body(error)}, 503)
+
+
+async def available(request: Request) -> Response:
+    """`GET /api/models/available`: every model, with what is known of it unloaded."""
+    manager = _manager(request)
+    models = manager.catalogue.models().values()
+    rows = await asyncio.to_thread(lambda: [_row(manager, model) for model in models])
+    return json_response({"models": rows, "current": manager.serving()})
+
+
+async def status(request: Request) -> Response:
+    """`GET /api/models/status`: every model's state and its worker."""
+    manager = _manager(request)
+    names = dict.fromkeys([*manager.catalogue.models(), *manager.models.slots])
+    return json_response(
+        {
+            "models": [_state(manager, name) for name in names],
+            "current": manager.models.current,
+            "target": manager.models.target,
+            "in_flight": manager.in_flight,
+        }
+    )
+
+
+async def current(request: Request) -> Response:
+    """`GET /api/models/current`: the model that requests go to."""
+    manager = _manager(request)
+    return json_response(_state(manager, manager.serving()))
+
+
+async def select(request: Request) -> Response:
+    """`POST /api/models/select {"name"}`: answers when that model serves."""
+    manager = _manager(request)
+    name = text_field(await read_object(request), "name")
+    await manager.select(name)
+    return json_response(_state(manager, name))
+
+
+async def add(request: Request) -> Response:
+    """`POST /api/models/add {"path", "name"?}`: keeps a model file after checking it."""
+    manager = _manager(request)
+    body = await read_object(request)
+    name = body.get("name")
+    if name is not None and not isinstance(name, str):
+        raise BadRequest("'name' must be a string.")
+    path = text_field(body, "path")
+    model = await asyncio.to_thread(manager.catalogue.add, path, name)
+    return json_response(_row(manager, model))
+
+
+async def remove(request: Request) -> Response:
+    """`POST /api/models/remove {"name"}`: forgets an added model; its file stays."""
+    name = text_field(await read_object(request), "name")
+    _manager(request).remove(name)
+    return json_response({"removed": name})
+
+
+async def restart_worker(request: Request) -> Response:
+    """`POST /api/manager/restart-worker`: loads the serving model afresh."""
+    manager = _manager(request)
+    return json_response(_state(manager, await manager.restart()))
+
+
+async def stop(request: Request) -> Response:
+    """`POST /api/manager/stop {"drain"?}`: answers, then the manager ends."""
+    drain = (await read_object(request)).get("drain", True)
+    if not isinstance(drain, bool):
+        raise BadRequest("'drain' must be true or false.")
+    request.app.state.stop(drain)
+    return json_response({"stopping": True, "drain": drain})
+
+
+def _manager(request: Request) -> Manager:
+    manager: Manager = request.app.state.manager
+    return manager
+
+
+def _row(manager: Manager, model: Model) -> Mapping[str, Any]:
+    return {
+        "name": model.name,
+        "path": str(model.path),
+        "source": model.source.value,
+        "state": manager.models.slot(model.name).state.value,
+        **asdict(catalogue.facts(model)),
+    }
+
+
+def _state(manager: Manager, name: str) -> Mapping[str, Any]:
+    slot = manager.models.slot(name)
+    backend = manager.backend(name)
+    row: dict[str, Any] = {
+        "name": name,
+        "state": slot.state.value,
+        "since": time.time() - (time.monotonic() - slot.since) if slot.since else None,
+        "reason": slot.reason,
+        "restarts": slot.restarts,
+        "safe_mode": slot.safe_mode,
+        "in_flight": backend.in_flight if backend else 0,
+        "pid": backend.pid if backend else None,
+        "rss": _rss(backend.pid) if backend else None,
+    }
+    if backend is not None:
+        loaded = backend.loaded
+        row |= {
+            "description": loaded.description,
+            "family": loaded.capabilities.family,
+            "context_length": loaded.context_length,
+            "model_bytes": loaded.model_bytes,
+            "load_ms": loaded.load_ms,
+        }
+    return row
+
+
+def _rss(pid: int) -> int | None:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None

@@ -1,0 +1,194 @@
+"""`python -m backends.serve`: the manager process.
+
+Rule: one per user and machine, by a lock that the kernel frees with the process; it publishes its
+endpoint when it can answer and withdraws it when it ends. SIGTERM and SIGINT drain, a second one
+does not wait. It also ends by itself when no client has been there for a while. Must not know
+models or endpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from filelock import Timeout
+
+from backends import __version__, config, paths, state
+from backends.api.app import Activity, create_app
+from backends.api.guard import Address
+from backends.config import Settings
+from backends.errors import ManagerUnavailable, MidspanError
+from backends.manager import Manager
+from backends.remembered import Remembered
+from backends.state import Endpoint
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+LOG_BYTES = 1024 * 1024
+KEEP_ALIVE = 24 * 3600  # seconds; an open connection is how an editor window shows it is there
+END_TIMEOUT = 5  # seconds for answers under way after draining
+IDLE_CHECK = 5.0  # seconds
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with the signals left to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers alone."""
+        yield
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the manager until it is told to stop; the exit status.
+
+    0: it stopped. 1: it could not start, and stderr says why. 3: another one is running.
+    """
+    parser = argparse.ArgumentParser(prog="midspan serve", description=__doc__)
+    parser.add_argument("--log-level", default=os.environ.get("MIDSPAN_LOG_LEVEL", "info"))
+    options = parser.parse_args(arguments)
+    try:
+        directory = paths.runtime_dir()
+        _set_up_logging(options.log_level)
+        with state.lock("manager", directory).acquire(timeout=0):
+            settings, problems = config.load(paths.config_file())
+            for problem in problems:
+                logger.warning("%s", problem)
+            asyncio.run(_serve(settings, directory))
+    except Timeout:
+        running = state.read()
+        where = f" at {running.host}:{running.port}, process {running.pid}" if running else ""
+        sys.stderr.write(f"A backend manager is running already{where}.\n")
+        return 3
+    except (MidspanError, OSError) as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings, directory: Path) -> None:
+    listener = _listen(settings.manager.port)
+    port: int = listener.getsockname()[1]
+    token = secrets.token_urlsafe(32)
+    manager = Manager(settings, Remembered(paths.state_dir()))
+    activity = Activity()
+    loop = asyncio.get_running_loop()
+    ending: list[asyncio.Task[None]] = []
+
+    def publish() -> None:
+        pid = os.getpid()
+        started = state.process_start(pid)
+        assert started is not None
+        endpoint = Endpoint(HOST, port, token, pid, started, __version__, time.time())
+        state.write(endpoint, directory)
+        logger.info("listening on %s:%d", HOST, port)
+
+    def stop(drain: bool) -> None:
+        if ending or not drain:  # a second signal does not wait
+            server.should_exit = True
+        if not ending:
+            ending.append(loop.create_task(_end(server, manager, drain)))
+
+    app = create_app(
+        manager, Address(HOST, port, token), activity=activity, on_ready=publish, on_stop=stop
+    )
+    server = Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=END_TIMEOUT,
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, True)
+    watcher = asyncio.create_task(_stop_when_idle(server, activity, settings.manager.idle_minutes))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watcher.cancel()
+        state.remove(os.getpid(), directory)
+        logger.info("stopped")
+
+
+async def _end(server: Server, manager: Manager, drain: bool) -> None:
+    if drain:
+        logger.info("stopping: %d requests under way", manager.in_flight)
+        await manager.drain()
+    server.should_exit = True
+
+
+async def _stop_when_idle(server: Server, activity: Activity, minutes: float) -> None:
+    """End the manager when nobody has asked anything, or stayed connected, for `minutes`."""
+    limit = minutes * 60
+    last_client = time.monotonic()
+    while True:
+        await asyncio.sleep(min(IDLE_CHECK, limit / 4))
+        if server.server_state.connections:
+            last_client = time.monotonic()
+        if min(activity.idle_seconds, time.monotonic() - last_client) >= limit:
+            logger.info("stopping: no client for %g minutes", minutes)
+            server.should_exit = True
+            return
+
+
+def _listen(port: int) -> socket.socket:
+    """Return a listening socket on `port`, or on any free one where it is in use."""
+    for candidate in (port, 0):
+        # Naming the protocol makes asyncio set TCP_NODELAY on each connection; without, 40 ms a call.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, candidate))
+            listener.listen(128)
+        except (OSError, OverflowError) as exc:
+            listener.close()
+            logger.warning("port %d cannot be had (%s); another is taken", candidate, exc)
+        else:
+            return listener
+    raise ManagerUnavailable(f"No port can be had on {HOST}.")
+
+
+def _set_up_logging(level: str) -> None:
+    """Log to `manager.log` in the state folder, and to a terminal if there is one."""
+    handlers: list[logging.Handler] = []
+    if sys.stderr.isatty():
+        handlers.append(logging.StreamHandler())
+    problem = ""
+    try:
+        file = paths.state_dir() / "manager.log"
+        handlers.append(
+            logging.handlers.RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=1)
+        )
+    except OSError as exc:
+        problem = str(exc)
+        handlers = handlers or [logging.StreamHandler()]
+    logging.basicConfig(
+        level=level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=handlers,
+    )
+    if problem:
+        logger.warning("there is no log file: %s", problem)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
