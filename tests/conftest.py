@@ -1,0 +1,105 @@
+"""What tests of several folders share: private folders, real processes and small models."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import launcher, state
+
+# As `midspan`, but of this very checkout and environment, wherever the script was installed.
+MIDSPAN = (sys.executable, "-P", "-m", "lsp_server.cli.main")
+
+Env = dict[str, str]
+
+
+def private_env(folder: Path) -> Env:
+    """Return an environment in which midspan touches nothing outside `folder`."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MIDSPAN_")}
+    for name in ("RUNTIME", "STATE", "MODELS"):
+        path = folder / name.lower()
+        path.mkdir(mode=0o700)
+        env[f"MIDSPAN_{name}_DIR"] = str(path)
+    env["MIDSPAN_CONFIG"] = str(folder / "config.toml")
+    return env
+
+
+def stop_manager(env: Env) -> None:
+    """End the manager of `env`, if one runs."""
+    endpoint = state.read(Path(env["MIDSPAN_RUNTIME_DIR"]))
+    if endpoint is not None:
+        launcher.stop(endpoint)
+
+
+@pytest.fixture
+def midspan_env(tmp_path: Path) -> Iterator[Env]:
+    """A private environment; its manager, if one was started, ends with the test."""
+    folder = tmp_path / "midspan"
+    folder.mkdir()
+    env = private_env(folder)
+    yield env
+    stop_manager(env)
+
+
+@pytest.fixture(scope="session")
+def shared_midspan_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
+    """A private environment for tests that leave its manager and models as they found them."""
+    env = private_env(tmp_path_factory.mktemp("midspan"))
+    yield env
+    stop_manager(env)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second, very small model with random weights."""
+    from benchmarks import random_gguf
+
+    return random_gguf.write(tmp_path_factory.mktemp("models") / "tiny.gguf", "tiny")
+
+
+@pytest.fixture(scope="session")
+def run_midspan() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `midspan ARGUMENTS` in an environment and return what came of it."""
+
+    def run(
+        arguments: Sequence[str], env: Env, timeout: float = 120, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*MIDSPAN, *arguments],
+            env=env,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def one_object() -> Callable[[str], dict[str, Any]]:
+    """Return stdout's one JSON object; fail if there is anything else."""
+
+    def parse(stdout: str) -> dict[str, Any]:
+        value = json.loads(stdout)  # refuses a second object or a stray line
+        assert isinstance(value, dict)
+        return value
+
+    return parse
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `engine` where no engine is installed."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        for item in items:
+            if item.get_closest_marker("engine"):
+                item.add_marker(pytest.mark.skip(reason="llama-cpp-python is not installed"))
