@@ -1,0 +1,161 @@
+"""Code actions: *Fill in here* and *Complete this function body*.
+
+Rule: listing is cheap and generates nothing. The generation happens when the client resolves the
+action it chose, or runs the action's command where it cannot resolve.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
+
+from lsp_server import status
+from lsp_server.documents import Document
+from lsp_server.progress import progress
+from lsp_server.protocol import CONTENT_MODIFIED, REQUEST_FAILED, place_of, position_of
+from lsp_server.snapshot import Snapshot, refusal, take
+from lsp_server.suggest import Ask, suggest
+
+if TYPE_CHECKING:
+    from lsp_server.language_server import MidspanServer
+
+FILL_COMMAND = "midspan.fill"
+KIND = types.CodeActionKind.RefactorRewrite
+FILL_HERE = "Fill in here"
+COMPLETE_BODY = "Complete this function body"
+
+
+async def code_action(
+    ls: MidspanServer, params: types.CodeActionParams
+) -> list[types.CodeAction | types.Command]:
+    """List what can be done at the start of the range."""
+    document = ls.documents.get(params.text_document.uri)
+    if document is None or not _asked_for(params.context) or refusal(document):
+        return []
+    cursor = document.offset(place_of(params.range.start))
+    gaps = {FILL_HERE: (cursor, cursor)}
+    body = _body_at(document, cursor)
+    if body is not None:
+        gaps[COMPLETE_BODY] = body
+    return [_action(ls, document, title, *gap) for title, gap in gaps.items()]
+
+
+async def resolve(ls: MidspanServer, action: types.CodeAction) -> types.CodeAction:
+    """Generate the edit of the action that was chosen."""
+    action.edit = await _filled(ls, action.data, None)
+    return action
+
+
+async def fill(ls: MidspanServer, params: types.ExecuteCommandParams) -> None:
+    """Generate, and have the client apply the edit: for clients that do not resolve actions."""
+    edit = await _filled(ls, (params.arguments or [None])[0], params.work_done_token)
+    if not ls.client.apply_edit:
+        raise JsonRpcException("This editor cannot apply edits.", code=REQUEST_FAILED)
+    answer = await ls.protocol.ask(
+        types.WORKSPACE_APPLY_EDIT, types.ApplyWorkspaceEditParams(edit=edit, label="midspan")
+    )
+    if not (isinstance(answer, dict) and answer.get("applied")):
+        raise JsonRpcException("The editor did not apply the edit.", code=REQUEST_FAILED)
+
+
+async def _filled(
+    ls: MidspanServer, data: Any, token: types.ProgressToken | None
+) -> types.WorkspaceEdit:
+    document, start, end, title = _chosen(ls, data)
+    snapshot = take(document, start, end)
+    ask = Ask(
+        max_tokens=ls.settings.max_tokens_action,
+        single_line=False,
+        deadline_ms=ls.settings.deadline_action_ms,
+        by_hand=True,
+    )
+    async with progress(ls, title, token):
+        text = await suggest(ls, snapshot, ask)
+    if not text:
+        raise _nothing(ls, snapshot)
+    new = types.TextEdit(
+        types.Range(position_of(document.place(start)), position_of(document.place(end))), text
+    )
+    return _workspace_edit(ls, document, new)
+
+
+def _chosen(ls: MidspanServer, data: Any) -> tuple[Document, int, int, str]:
+    """What the data of a listed action stands for. Raises JsonRpcException."""
+    try:
+        uri, title = str(data["uri"]), str(data["title"])
+        revision, start, end = int(data["revision"]), int(data["start"]), int(data["end"])
+    except (TypeError, KeyError, ValueError) as exc:
+        raise JsonRpcInvalidParams("This is no code action of midspan's.") from exc
+    document = ls.documents.get(uri)
+    if document is None or document.revision != revision:
+        raise JsonRpcException(f"{status.MOVED_ON}; choose it again", code=CONTENT_MODIFIED)
+    if reason := refusal(document):
+        raise JsonRpcException(reason, code=REQUEST_FAILED)
+    return document, start, end, title
+
+
+def _nothing(ls: MidspanServer, snapshot: Snapshot) -> JsonRpcException:
+    document = ls.documents.get(snapshot.uri)
+    moved = document is None or document.revision != snapshot.revision
+    return JsonRpcException(
+        ls.status.current.reason or status.EMPTY,
+        code=CONTENT_MODIFIED if moved else REQUEST_FAILED,
+    )
+
+
+def _workspace_edit(
+    ls: MidspanServer, document: Document, edit: types.TextEdit
+) -> types.WorkspaceEdit:
+    if not ls.client.document_changes:
+        return types.WorkspaceEdit(changes={document.uri: [edit]})
+    identifier = types.OptionalVersionedTextDocumentIdentifier(
+        uri=document.uri, version=document.version
+    )
+    return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(identifier, [edit])])
+
+
+def _asked_for(context: types.CodeActionContext) -> bool:
+    """Whether the user asked for actions like ours. Not on each move of the cursor: an action
+    that is always there would keep the light bulb lit."""
+    if context.only is not None:
+        return any(f"{KIND.value}.".startswith(f"{_text(kind)}.") for kind in context.only)
+    return context.trigger_kind != types.CodeActionTriggerKind.Automatic
+
+
+def _text(kind: types.CodeActionKind | str) -> str:
+    return kind.value if isinstance(kind, types.CodeActionKind) else kind
+
+
+def _body_at(document: Document, cursor: int) -> tuple[int, int] | None:
+    from fim.scope import body_to_fill
+
+    region = body_to_fill(document.text, cursor, document.language_id)
+    return None if region is None else (region.start, region.end)
+
+
+def _action(
+    ls: MidspanServer, document: Document, title: str, start: int, end: int
+) -> types.CodeAction | types.Command:
+    data = {
+        "uri": document.uri,
+        "title": title,
+        "revision": document.revision,
+        "start": start,
+        "end": end,
+    }
+    command = types.Command(title=title, command=FILL_COMMAND, arguments=[data])
+    if not ls.client.action_literals:
+        return command
+    if ls.client.action_resolve:
+        return types.CodeAction(title=title, kind=KIND, data=data)
+    return types.CodeAction(title=title, kind=KIND, command=command)
+
+
+def register(ls: MidspanServer) -> None:
+    """Add the feature and its command."""
+    options = types.CodeActionOptions(code_action_kinds=[KIND], resolve_provider=True)
+    ls.feature(types.TEXT_DOCUMENT_CODE_ACTION, options)(code_action)
+    ls.feature(types.CODE_ACTION_RESOLVE)(resolve)
+    ls.command(FILL_COMMAND)(fill)

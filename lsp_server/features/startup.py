@@ -1,0 +1,50 @@
+"""What happens on `initialized`: settings, then the manager, so that the first key is fast.
+
+Rule: nothing is started and nothing waited for before `initialized`; nothing here delays an answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from backends.errors import MidspanError
+from lsp_server import status
+from lsp_server.features import configuration
+
+if TYPE_CHECKING:
+    from lsp_server.language_server import MidspanServer
+
+
+async def initialized(ls: MidspanServer, params: types.InitializedParams) -> None:
+    """Open the status, and do the rest in the background."""
+    ls.status.open()
+    ls.in_background(_warm_up(ls))
+
+
+async def _warm_up(ls: MidspanServer) -> None:
+    await configuration.listen(ls)
+    await ls.configuration.pull()
+    ls.configuration.apply()
+    if ls.settings.enabled:
+        await _connect(ls)
+    else:
+        ls.status.inactive(status.OFF)
+
+
+async def _connect(ls: MidspanServer) -> None:
+    """Find or start the manager, and have its model loaded."""
+    try:
+        with ls.status.working("Starting the model"):
+            await ls.manager.ensure()
+            current = await ls.manager.get("/api/models/current")
+    except MidspanError as exc:
+        ls.status.failed(exc)
+        return
+    ls.status.ready(str(current.get("name") or ""))
+
+
+def register(ls: MidspanServer) -> None:
+    """Listen to `initialized`."""
+    ls.feature(types.INITIALIZED)(initialized)

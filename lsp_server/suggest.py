@@ -1,0 +1,108 @@
+"""From a snapshot to a suggestion: ask the manager, tidy the answer, or say why there is none.
+
+Rule: the one way to the model for every feature. Never raises for what a model, the manager or a
+post-processor does; the reason goes to the status, and what was asked for by hand can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backends.errors import MidspanError
+from lsp_server import snapshot as snapshots
+from lsp_server import status
+from lsp_server.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from lsp_server.language_server import MidspanServer
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How much is wanted, and how long that may take."""
+
+    max_tokens: int
+    single_line: bool
+    deadline_ms: int
+    debounce_ms: int = 0
+    by_hand: bool = False
+
+
+def while_typing(ls: MidspanServer, snapshot: Snapshot, *, automatic: bool) -> Ask:
+    """What is asked for at a cursor; `automatic` if the user did not press a key for it."""
+    settings = ls.settings
+    single_line = snapshots.single_line(snapshot, settings.multiline, automatic=automatic)
+    return Ask(
+        max_tokens=settings.max_tokens_line if single_line else settings.max_tokens,
+        single_line=single_line,
+        deadline_ms=settings.deadline_ms if automatic else settings.deadline_action_ms,
+        debounce_ms=settings.debounce_ms if automatic else 0,
+    )
+
+
+async def suggest(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
+    """The text for the gap, with the document's line ends; "" if there is none for any reason.
+
+    One generation per document: it gives way to a newer one, and to an edit. Cancelling the
+    caller closes the connection to the manager, which stops the model.
+    """
+    text = await ls.generations.run(snapshot.uri, _generate(ls, snapshot, ask), by_hand=ask.by_hand)
+    document = ls.documents.get(snapshot.uri)
+    if text is None or document is None or document.revision != snapshot.revision:
+        ls.status.none(status.MOVED_ON)
+        return ""
+    return text
+
+
+async def _generate(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
+    if ask.debounce_ms:
+        await asyncio.sleep(ask.debounce_ms / 1000)
+    try:
+        with ls.status.working("Completing"):
+            answer = await ls.manager.infill(_body(ls, snapshot, ask))
+    except MidspanError as exc:
+        ls.status.failed(exc)
+        return ""
+    from fim.postprocess import tidy
+
+    tidied = tidy(
+        str(answer.get("content") or ""),
+        prefix=snapshot.before,
+        suffix=snapshot.after,
+        line_ending=snapshot.line_ending,
+        single_line=ask.single_line,
+    )
+    ls.status.answered(str(answer.get("model") or ""))
+    if not tidied.text:
+        ls.status.none(tidied.reason or status.EMPTY)
+    return tidied.text
+
+
+def _body(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> dict[str, object]:
+    return {
+        "input_prefix": snapshot.before,
+        "input_suffix": snapshot.after,
+        "n_predict": ask.max_tokens,
+        "single_line": ask.single_line,
+        "deadline_ms": ask.deadline_ms,
+        "temperature": 0,
+        "document": snapshot.uri,
+        "path": _shown_path(ls, snapshot.path),
+    }
+
+
+def _shown_path(ls: MidspanServer, path: str) -> str:
+    """The path as a model sees it: from its workspace folder on, so that no home folder shows."""
+    folders = (folder.uri for folder in ls.workspace.folders.values())
+    for root in (ls.workspace.root_path, *map(_path_of, folders)):
+        if root and path.startswith(root.rstrip("/") + "/"):
+            return path[len(root.rstrip("/")) + 1 :]
+    return path.rpartition("/")[2]
+
+
+def _path_of(uri: str) -> str | None:
+    from pygls.uris import to_fs_path
+
+    return to_fs_path(uri)
