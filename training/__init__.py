@@ -1,5 +1,6 @@
-"""Trains midspan's starter model from scratch: corpus, tokenizer, examples, model, training, export.
+"""Trains midspan's starter model from scratch: corpus, tokenizer, examples, model, training,
+export.
 
-Nothing here is imported at run time by the language server or the backends; the benchmark imports only
-`training.holdout`, which needs the standard library alone.
+Nothing here is imported at run time by the language server or the backends; the benchmark imports
+only `training.holdout`, which needs the standard library alone.
 """

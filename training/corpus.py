@@ -1,7 +1,7 @@
 """Chooses the training files and writes the corpus with its manifest of files, licences and hashes.
 
-Rule of this module: a file gets in only if its licence is permissive by its own package metadata and it shares next
-to nothing with a held-out module. It knows nothing of tokens.
+Rule of this module: a file gets in only if its licence is permissive by its own package metadata
+and it shares next to nothing with a held-out module. It knows nothing of tokens.
 
     python -m training.corpus --site SITE_PACKAGES --out DIR
 """
@@ -18,15 +18,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from training.holdout import held_out_modules, training_modules
+from training.holdout import held_out_modules, is_generated, stdlib_root, training_modules
 
 logger = logging.getLogger(__name__)
 
 PERMISSIVE_SPDX = frozenset(
-    "MIT MIT-0 BSD-2-Clause BSD-3-Clause 0BSD Apache-2.0 PSF-2.0 Python-2.0 Python-2.0.1 ISC CC0-1.0 Unlicense "
-    "Zlib HPND MIT-CMU BSL-1.0".split()
+    {
+        *("MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "Apache-2.0", "PSF-2.0"),
+        *("Python-2.0", "Python-2.0.1", "ISC", "CC0-1.0", "Unlicense", "Zlib", "HPND", "MIT-CMU"),
+        "BSL-1.0",
+    }
 )
 """SPDX identifiers that are let in; every part of an expression must be one of them."""
 
@@ -41,24 +44,37 @@ PERMISSIVE_NAMES = {
 }
 """Trove classifiers that are let in, and how the manifest calls them."""
 
-SKIPPED_FOLDERS = frozenset(
-    "test tests testing _tests idle_test test_data testdata __pycache__ locale locales migrations _vendor vendor vendored "
-    "_vendored_packages externals extern backports _distutils importlib_metadata importlib_resources".split()
-)
-"""Folders of tests, data and vendored copies (copies would blur both the licence and the hold-out)."""
+PERMISSIVE_FIELDS = PERMISSIVE_SPDX | {"BSD", "Apache 2.0", "Apache License 2.0", "MIT License"}
+"""Free-form `License` fields that are let in where there is nothing better."""
 
-SKIPPED_NAMES = re.compile(r"(^test_|_test$|^conftest$|_pb2$|^typing_extensions$|^_?version$|lextab|yacctab|unicode_codes)")
+SKIPPED_FOLDERS = frozenset(
+    {
+        *("test", "tests", "testing", "_tests", "idle_test", "test_data", "testdata"),
+        *("__pycache__", "locale", "locales", "migrations"),
+        *("_vendor", "vendor", "vendored", "_vendored_packages", "externals", "extern"),
+        *("backports", "_distutils", "importlib_metadata", "importlib_resources"),
+    }
+)
+"""Folders of tests, data and vendored copies (copies would blur both the licence and the
+hold-out)."""
+
+SKIPPED_NAMES = re.compile(
+    r"(^test_|_test$|^conftest$|_pb2$|^typing_extensions$|^_?version$|lextab|yacctab|unicode_codes)"
+)
 MAX_LINE, MIN_BYTES, MAX_BYTES = 240, 400, 150_000
 MAX_PACKAGE_BYTES = 1_500_000
-"""Bytes taken from one package, so that no project's style dominates; files are taken in order of hash."""
+"""Bytes taken from one package, so that no project's style dominates; files are taken in order of
+hash."""
 
 SHINGLE_LINES, MAX_SHARED = 6, 0.10
-"""A file is dropped if more than this share of its runs of six lines also occur in held-out modules."""
+"""A file is dropped if more than this share of its runs of six lines also occur in held-out
+modules."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One file of the corpus. `source` is "stdlib" or a package name; `path` is relative to the source's root."""
+    """One file of the corpus. `source` is "stdlib" or a package name; `path` is relative to the
+    source's root."""
 
     source: str
     path: str
@@ -69,7 +85,9 @@ class Document:
 def shingles(text: str) -> set[int]:
     """Hashes of every run of `SHINGLE_LINES` lines, without blank lines and surrounding space."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return {hash(tuple(lines[i : i + SHINGLE_LINES])) for i in range(len(lines) - SHINGLE_LINES + 1)}
+    return {
+        hash(tuple(lines[i : i + SHINGLE_LINES])) for i in range(len(lines) - SHINGLE_LINES + 1)
+    }
 
 
 def shared_with(text: str, held_out: set[int]) -> float:
@@ -78,20 +96,22 @@ def shared_with(text: str, held_out: set[int]) -> float:
     return len(own & held_out) / len(own) if own else 0.0
 
 
-def licence_of(meta: metadata.PackageMetadata) -> str | None:
+def licence_of(dist: metadata.Distribution) -> str | None:
     """The package's licence if its metadata names only permissive ones, else None."""
-    expression = meta.get("License-Expression")
+    meta = dist.metadata
+    expression = " ".join(meta.get_all("License-Expression") or [])
     if expression:
-        parts = re.findall(r"[A-Za-z0-9.+-]+", expression)
-        names = [part for part in parts if part not in ("AND", "OR", "WITH")]
-        return expression if names and all(name in PERMISSIVE_SPDX for name in names) else None
-    classifiers = [c for c in meta.get_all("Classifier") or [] if c.startswith("License ::") and c != "License :: OSI Approved"]
-    if classifiers:
-        if all(c in PERMISSIVE_NAMES for c in classifiers):
-            return " AND ".join(sorted({PERMISSIVE_NAMES[c] for c in classifiers}))
-        return None
-    field = (meta.get("License") or "").strip()
-    return field if field in PERMISSIVE_SPDX | {"BSD", "Apache 2.0", "Apache License 2.0", "MIT License"} else None
+        words = re.findall(r"[A-Za-z0-9.+-]+", expression)
+        names = [word for word in words if word not in ("AND", "OR", "WITH")]
+        return expression if names and set(names) <= PERMISSIVE_SPDX else None
+    classifiers = [c for c in meta.get_all("Classifier") or [] if c.startswith("License ::")]
+    named = {c for c in classifiers if c != "License :: OSI Approved"}
+    if named:
+        if not named <= PERMISSIVE_NAMES.keys():
+            return None
+        return " AND ".join(sorted({PERMISSIVE_NAMES[c] for c in named}))
+    field = " ".join(meta.get_all("License") or []).strip()
+    return field if field in PERMISSIVE_FIELDS else None
 
 
 def rejects(path: Path, text: str) -> str | None:
@@ -100,12 +120,16 @@ def rejects(path: Path, text: str) -> str | None:
         return "size"
     if SKIPPED_NAMES.search(path.stem):
         return "name"
-    if re.search(r"generated (by|from|automatically)|automatically generated|do not edit|gencodec", text[:800], re.I):
+    if is_generated(text):
         return "generated"
     lines = text.splitlines()
     if max(map(len, lines)) > MAX_LINE:
         return "long lines"
-    data = sum(1 for line in lines if re.fullmatch(r"""[\s\d.,xXa-fA-F()\[\]{}'"\\:+-]*""", line) and len(line.strip()) > 8)
+    data = sum(
+        1
+        for line in lines
+        if re.fullmatch(r"""[\s\d.,xXa-fA-F()\[\]{}'"\\:+-]*""", line) and len(line.strip()) > 8
+    )
     if data > 0.2 * len(lines):
         return "data table"
     return None
@@ -117,44 +141,56 @@ def read_text(path: Path) -> str | None:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return None
-    return None if "\x00" in text or "\f" in text[:1] else text.replace("\r\n", "\n").replace("\r", "\n")
+    return None if "\x00" in text else text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def stdlib_documents() -> Iterator[Document]:
     """Every training module's files."""
+    root = stdlib_root()
     for files in training_modules().values():
-        root = files[0].parent if len(files) == 1 else None
         for path in files:
             text = read_text(path)
             if text is not None:
-                relative = path.name if root else "/".join(path.parts[path.parts.index("python" + ".".join(platform.python_version_tuple()[:2])) + 1 :])
-                yield Document("stdlib", relative, "PSF-2.0", text)
+                yield Document("stdlib", path.relative_to(root).as_posix(), "PSF-2.0", text)
 
 
 def package_documents(site: Path, refused: dict[str, str]) -> Iterator[Document]:
-    """The Python files of every permissive distribution under `site`; the others' names go into `refused`."""
+    """The Python files of every permissive distribution under `site`; the others' names go into
+    `refused`."""
     seen: set[str] = set()
-    for dist in sorted(metadata.distributions(path=[str(site)]), key=lambda d: d.metadata["Name"].lower()):
-        name = dist.metadata["Name"]
-        licence = licence_of(dist.metadata)
+    found = metadata.distributions(path=[str(site)])
+    for dist in sorted(found, key=lambda d: d.metadata["Name"].lower()):
+        name, licence, taken = dist.metadata["Name"], licence_of(dist), 0
         if licence is None:
             refused[name] = "licence unclear or not permissive by its metadata"
             continue
-        taken = 0
-        files = [f for f in dist.files or [] if f.suffix == ".py" and ".." not in f.parts]
-        for file in sorted(files, key=lambda f: hashlib.sha256(str(f).encode()).hexdigest()):
-            if SKIPPED_FOLDERS & {part.lower() for part in file.parts[:-1]} or str(file) in seen or taken > MAX_PACKAGE_BYTES:
-                continue
-            seen.add(str(file))
+        for file in sorted(map(str, filter(wanted, dist.files or [])), key=hash_of):
             path = site / file
-            text = read_text(path) if path.is_file() else None
-            if text is not None and MIN_BYTES <= len(text):
+            if file in seen or taken > MAX_PACKAGE_BYTES or not path.is_file():
+                continue
+            seen.add(file)
+            text = read_text(path)
+            if text is not None and len(text) >= MIN_BYTES:
                 taken += len(text)
-                yield Document(name, str(file), licence, text)
+                yield Document(name, file, licence, text)
 
 
-def select(documents: Iterable[Document], held_out: set[int], dropped: Counter[str]) -> list[Document]:
-    """The documents worth keeping; `dropped` counts the others by reason. Exact duplicates go, too."""
+def wanted(file: PurePosixPath) -> bool:
+    """Whether a package's file is Python source outside tests and vendored copies."""
+    folders = {part.lower() for part in file.parts[:-1]}
+    return file.suffix == ".py" and ".." not in file.parts and not SKIPPED_FOLDERS & folders
+
+
+def hash_of(text: str) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def select(
+    documents: Iterable[Document], held_out: set[int], dropped: Counter[str]
+) -> list[Document]:
+    """The documents worth keeping; `dropped` counts the others by reason. Exact duplicates go,
+    too."""
     kept, seen = [], set()
     for document in documents:
         key = hashlib.sha256(document.text.encode()).digest()
@@ -171,8 +207,11 @@ def select(documents: Iterable[Document], held_out: set[int], dropped: Counter[s
     return kept
 
 
-def write(out: Path, documents: list[Document], refused: dict[str, str], dropped: Counter[str]) -> None:
-    """Writes `corpus.jsonl` (one document a line) and `manifest.json` (one file a line, no text)."""
+def write(
+    out: Path, documents: list[Document], refused: dict[str, str], dropped: Counter[str]
+) -> None:
+    """Writes `corpus.jsonl` (one document a line) and `manifest.json` (one file a line, no
+    text)."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / "corpus.jsonl").open("w", encoding="utf-8") as stream:
         for document in documents:
@@ -190,7 +229,12 @@ def write(out: Path, documents: list[Document], refused: dict[str, str], dropped
     }
     rows = [[d.source, d.path, hashlib.sha256(d.text.encode()).hexdigest()] for d in documents]
     body = ",\n".join(json.dumps(row) for row in rows)
-    text = json.dumps(head, indent=1)[:-2] + ',\n "columns": ["source", "path", "sha256"],\n "rows": [\n' + body + "\n]}\n"
+    text = (
+        json.dumps(head, indent=1)[:-2]
+        + ',\n "columns": ["source", "path", "sha256"],\n "rows": [\n'
+        + body
+        + "\n]}\n"
+    )
     (out / "manifest.json").write_text(text, encoding="utf-8")
 
 
@@ -203,7 +247,9 @@ def load(path: Path) -> list[Document]:
 def main() -> None:
     """Command line: builds the corpus."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--site", type=Path, required=True, help="a site-packages folder to take packages from")
+    parser.add_argument(
+        "--site", type=Path, required=True, help="a site-packages folder to take packages from"
+    )
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -213,9 +259,17 @@ def main() -> None:
             held_out |= shingles(read_text(path) or "")
     refused: dict[str, str] = {}
     dropped: Counter[str] = Counter()
-    documents = select([*stdlib_documents(), *package_documents(arguments.site, refused)], held_out, dropped)
+    documents = select(
+        [*stdlib_documents(), *package_documents(arguments.site, refused)], held_out, dropped
+    )
     write(arguments.out, documents, refused, dropped)
-    logger.info("%d files, %d bytes; dropped %s; refused %s", len(documents), sum(len(d.text) for d in documents), dict(dropped), sorted(refused))
+    logger.info(
+        "%d files, %d bytes; dropped %s; refused %s",
+        len(documents),
+        sum(len(d.text) for d in documents),
+        dict(dropped),
+        sorted(refused),
+    )
 
 
 if __name__ == "__main__":

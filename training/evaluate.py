@@ -1,9 +1,10 @@
 """Measures a model on held-out modules: loss, and exact greedy completions of the rest of a line.
 
-Rule of this module: it reads only held-out modules, prompts the way midspan does (anchored PSM, healing byte by byte)
-and prints one JSON object. Torch on the CPU, float32.
+Rule of this module: it reads only held-out modules, prompts the way midspan does (anchored PSM,
+healing byte by byte) and prints one JSON object. Torch on the CPU, float32.
 
-    python -m training.evaluate --model RUN/checkpoint.pt --data DIR --cuts 300 --out evaluation.json
+    python -m training.evaluate --model RUN/checkpoint.pt --data DIR --cuts 300 --out
+    evaluation.json
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ from training.examples import encoder, line_end, line_start
 from training.holdout import held_out_modules, stdlib_root
 from training.infer import Decoder
 from training.model import Config, Qwen2
-from training.tokenizer import END, MIDDLE, PREFIX, SUFFIX, load_tokenizer, token_bytes
+from training.tokenizer import (
+    END,
+    MIDDLE,
+    PREFIX,
+    SUFFIX,
+    load_tokenizer,
+    split_last_piece,
+    token_bytes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +49,8 @@ SUFFIX_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Cut:
-    """A cursor in a held-out file: `rest` is the remainder of its line, removed from the document."""
+    """A cursor in a held-out file: `rest` is the remainder of its line, removed from the
+    document."""
 
     path: str
     before: str
@@ -50,11 +60,14 @@ class Cut:
     @property
     def inside_word(self) -> bool:
         """Whether the cursor stands between two characters of one word."""
-        return bool(self.before) and all(c.isalnum() or c == "_" for c in (self.before[-1], self.rest[0]))
+        return bool(self.before) and all(
+            c.isalnum() or c == "_" for c in (self.before[-1], self.rest[0])
+        )
 
 
 def held_out_texts() -> dict[str, str]:
-    """Held-out files' texts by path relative to the standard library, without generated ones and tables."""
+    """Held-out files' texts by path relative to the standard library, without generated ones and
+    tables."""
     root, texts = stdlib_root(), {}
     for files in held_out_modules().values():
         for path in files:
@@ -65,7 +78,8 @@ def held_out_texts() -> dict[str, str]:
 
 
 def random_cuts(texts: dict[str, str], count: int, seed: int) -> list[Cut]:
-    """Cursors drawn evenly over all characters whose line goes on with something other than blanks."""
+    """Cursors drawn evenly over all characters whose line goes on with something other than
+    blanks."""
     rng = random.Random(seed)
     paths = sorted(texts)
     sizes = [len(texts[path]) for path in paths]
@@ -80,11 +94,14 @@ def random_cuts(texts: dict[str, str], count: int, seed: int) -> list[Cut]:
     return cuts
 
 
-def prompt(cut: Cut, layout: str, heal: bool, context: int, tokenizer: Tokenizer) -> tuple[list[int], bytes]:
-    """The prompt's ids, at most `context` of them, and the bytes that the completion must begin with.
+def prompt(
+    cut: Cut, layout: str, heal: bool, context: int, tokenizer: Tokenizer
+) -> tuple[list[int], bytes]:
+    """The prompt's ids, at most `context` of them, and the bytes that the completion must begin
+    with.
 
-    Healing takes back what the pre-tokenizer sees as the last piece before the cursor (a word, a run of blanks or
-    signs): only there may a token of the finished text begin.
+    Healing takes back what the pre-tokenizer sees as the last piece before the cursor (a word, a
+    run of blanks or signs): only there may a token of the finished text begin.
     """
     encode = encoder(tokenizer)
     start = line_start(cut.before, len(cut.before)) if layout == "anchored" else len(cut.before)
@@ -100,24 +117,22 @@ def prompt(cut: Cut, layout: str, heal: bool, context: int, tokenizer: Tokenizer
     return [PREFIX, *prefix, SUFFIX, *suffix, MIDDLE, *middle], pending.encode()
 
 
-def split_last_piece(text: str, tokenizer: Tokenizer) -> tuple[str, str]:
-    """The text without its last pre-token, and that pre-token."""
-    pieces = tokenizer.pre_tokenizer.pre_tokenize_str(text)
-    start = pieces[-1][1][0] if pieces else 0
-    return text[:start], text[start:]
-
-
-def completes(decoder: Decoder, ids: list[int], pending: bytes, rest: bytes, tokens: list[bytes]) -> bool:
+def completes(
+    decoder: Decoder, ids: list[int], pending: bytes, rest: bytes, tokens: list[bytes]
+) -> bool:
     """Whether greedy decoding writes exactly `rest`, then ends the line or the text.
 
-    Stops at the first byte that differs. While `pending` lasts, only tokens that agree with it byte by byte may come.
+    Stops at the first byte that differs. While `pending` lasts, only tokens that agree with it
+    byte by byte may come.
     """
     wanted, made = pending + rest, b""
     logits = decoder.start(ids)
     for _ in range(MOST_TOKENS):
         left = pending[len(made) :]
         if left:
-            allowed = [i for i, t in enumerate(tokens) if t and (t.startswith(left) or left.startswith(t))]
+            allowed = [
+                i for i, t in enumerate(tokens) if t and (t.startswith(left) or left.startswith(t))
+            ]
             token = allowed[int(logits[allowed].argmax())]
         else:
             token = int(logits.argmax())
@@ -133,7 +148,9 @@ def completes(decoder: Decoder, ids: list[int], pending: bytes, rest: bytes, tok
     return False
 
 
-def exact_matches(model: Qwen2, tokenizer: Tokenizer, cuts: list[Cut], layout: str, heal: bool, context: int) -> dict[str, Any]:
+def exact_matches(
+    model: Qwen2, tokenizer: Tokenizer, cuts: list[Cut], layout: str, heal: bool, context: int
+) -> dict[str, Any]:
     """Counts and shares of exact completions, in all, inside words and at other places."""
     tokens, decoder = token_bytes(tokenizer), Decoder(model)
     hits = []
@@ -143,15 +160,29 @@ def exact_matches(model: Qwen2, tokenizer: Tokenizer, cuts: list[Cut], layout: s
     inside = [hit for hit, cut in zip(hits, cuts, strict=True) if cut.inside_word]
 
     def share(part: list[bool]) -> dict[str, Any]:
-        return {"exact": sum(part), "of": len(part), "percent": round(100 * sum(part) / max(1, len(part)), 1)}
+        return {
+            "exact": sum(part),
+            "of": len(part),
+            "percent": round(100 * sum(part) / max(1, len(part)), 1),
+        }
 
     outside = [hit for hit, cut in zip(hits, cuts, strict=True) if not cut.inside_word]
-    return {"layout": layout, "healing": heal, "context": context, "all": share(hits), "inside_words": share(inside), "elsewhere": share(outside)}
+    return {
+        "layout": layout,
+        "healing": heal,
+        "context": context,
+        "all": share(hits),
+        "inside_words": share(inside),
+        "elsewhere": share(outside),
+    }
 
 
 @torch.inference_mode()
-def held_out_loss(model: Qwen2, tokenizer: Tokenizer, texts: dict[str, str], length: int, most: int, seed: int) -> dict[str, float]:
-    """Mean cross entropy of running text in windows of `length` tokens: nats per token, and bits per byte.
+def held_out_loss(
+    model: Qwen2, tokenizer: Tokenizer, texts: dict[str, str], length: int, most: int, seed: int
+) -> dict[str, float]:
+    """Mean cross entropy of running text in windows of `length` tokens: nats per token, and bits
+    per byte.
 
     `most` is the number of windows, drawn at random from all.
     """
@@ -168,7 +199,12 @@ def held_out_loss(model: Qwen2, tokenizer: Tokenizer, texts: dict[str, str], len
         nats += float(mean) * (len(window) - 1)
         count += len(window) - 1
         size += sum(len(tokens[i]) for i in window[1:])
-    return {"nats_per_token": round(nats / count, 4), "bits_per_byte": round(nats / size / math.log(2), 4), "tokens": count, "window": length}
+    return {
+        "nats_per_token": round(nats / count, 4),
+        "bits_per_byte": round(nats / size / math.log(2), 4),
+        "tokens": count,
+        "window": length,
+    }
 
 
 def load_model(path: Path) -> tuple[Qwen2, dict[str, Any]]:
@@ -176,7 +212,11 @@ def load_model(path: Path) -> tuple[Qwen2, dict[str, Any]]:
     if path.suffix == ".gguf":
         from training.export import read_config, read_weights
 
-        state: dict[str, Any] = {"config": read_config(path).__dict__, "model": read_weights(path), "tokens": None}
+        state: dict[str, Any] = {
+            "config": read_config(path).__dict__,
+            "model": read_weights(path),
+            "tokens": None,
+        }
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
     model = Qwen2(Config(**state["config"]))
@@ -188,24 +228,45 @@ def load_model(path: Path) -> tuple[Qwen2, dict[str, Any]]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint.pt or an exported .gguf")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="checkpoint.pt or an exported .gguf"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of tokenizer.json")
     parser.add_argument("--cuts", type=int, default=300)
     parser.add_argument("--windows", type=int, default=200)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--layouts", nargs="*", default=["anchored", "anchored-raw", "psm"], help="with -raw: no healing")
+    parser.add_argument(
+        "--layouts",
+        nargs="*",
+        default=["anchored", "anchored-raw", "psm"],
+        help="with -raw: no healing",
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     model, state = load_model(arguments.model)
     tokenizer, texts = load_tokenizer(arguments.data / "tokenizer.json"), held_out_texts()
     cuts = random_cuts(texts, arguments.cuts, arguments.seed)
-    result: dict[str, Any] = {"model": arguments.model.name, "tokens_seen": state["tokens"], "held_out_files": len(texts), "seed": arguments.seed}
-    result["held_out_loss"] = held_out_loss(model, tokenizer, texts, 512, arguments.windows, arguments.seed)
+    result: dict[str, Any] = {
+        "model": arguments.model.name,
+        "tokens_seen": state["tokens"],
+        "held_out_files": len(texts),
+        "seed": arguments.seed,
+    }
+    result["held_out_loss"] = held_out_loss(
+        model, tokenizer, texts, 512, arguments.windows, arguments.seed
+    )
     result["exact_match"] = []
     for name in arguments.layouts:
-        found = exact_matches(model, tokenizer, cuts, name.removesuffix("-raw"), not name.endswith("-raw"), arguments.context)
+        found = exact_matches(
+            model,
+            tokenizer,
+            cuts,
+            name.removesuffix("-raw"),
+            not name.endswith("-raw"),
+            arguments.context,
+        )
         logger.info("%s", json.dumps(found))
         result["exact_match"].append(found)
     text = json.dumps(result, indent=1)

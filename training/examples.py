@@ -1,12 +1,14 @@
-"""Turns documents into training rows under the mixed objective: plain, PSM, SPM, anchored PSM, and cut text.
+"""Turns documents into training rows under the mixed objective: plain, PSM, SPM, anchored PSM, and
+cut text.
 
-Rule of this module: pure functions of a document and a random generator; row `i` of a seed is always the same row, so
-a resumed run sees the data it would have seen. Control ids come only from here, never from a document's text.
+Rule of this module: pure functions of a document and a random generator; row `i` of a seed is
+always the same row, so a resumed run sees the data it would have seen. Control ids come only from
+here, never from a document's text.
 
-The anchored form is what midspan serves: PRE text before a line start, SUF text after the cursor, MID the text typed
-since that line start, then the completion. Where the typed text and the hole are tokenised as one string, the model
-learns what token healing rebuilds at the cursor; in a minority they are tokenised apart, which is text cut inside a
-token (EFIM, arXiv 2505.21889).
+The anchored form is what midspan serves: PRE text before a line start, SUF text after the cursor,
+MID the text typed since that line start, then the completion. Where the typed text and the hole
+are tokenised as one string, the model learns what token healing rebuilds at the cursor; in a
+minority they are tokenised apart, which is text cut inside a token (EFIM, arXiv 2505.21889).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training.tokenizer import END, MIDDLE, PREFIX, SUFFIX
+from training.tokenizer import END, MIDDLE, PREFIX, SUFFIX, split_last_piece
 
 Encode = Callable[[str], list[int]]
 
@@ -27,10 +29,12 @@ MODES = {"anchored": 0.50, "psm": 0.10, "spm": 0.07, "plain": 0.33}
 """Share of examples by layout."""
 
 HOLES = {"line": 0.72, "lines": 0.13, "span": 0.15}
-"""Share of holes by kind: the rest of the line, the rest and some lines more, or any span of characters."""
+"""Share of holes by kind: the rest of the line, the rest and some lines more, or any span of
+characters."""
 
 CUT_SHARE = 0.2
-"""Share of holes whose text is tokenised apart from the typed text, so that a token may be cut at the cursor."""
+"""Share of holes whose text is tokenised apart from the typed text, so that a token may be cut at
+the cursor."""
 
 HOLE_WEIGHT = 3.0
 """Loss weight of a hole's tokens and the end token after it; all others weigh 1."""
@@ -38,13 +42,17 @@ HOLE_WEIGHT = 3.0
 CHARACTERS_PER_TOKEN = 8
 """Upper estimate, to tokenise no more text than a budget may need."""
 
+SHORT_SHARE = 0.5
+"""Share of examples that get a random part of the row's room, so that holes aren't too rare."""
+
 MIN_ROOM = 64
 """Tokens below which a row's rest is filled with plain text."""
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A cut document: `text[:anchor]` before, `text[anchor:cursor]` typed, `text[cursor:end]` to complete."""
+    """A cut document: `text[:anchor]` before, `text[anchor:cursor]` typed, `text[cursor:end]` to
+    complete."""
 
     anchor: int
     cursor: int
@@ -63,6 +71,11 @@ class Row:
         self.ids.extend(ids)
         self.weights.extend([weight] * len(ids))
 
+    def join(self, other: Row) -> None:
+        """Appends another row."""
+        self.ids += other.ids
+        self.weights += other.weights
+
 
 def encoder(tokenizer: Tokenizer) -> Encode:
     """The function from document text to ids, control tokens never parsed."""
@@ -72,7 +85,8 @@ def encoder(tokenizer: Tokenizer) -> Encode:
 def pick(rng: np.random.Generator, shares: dict[str, float]) -> str:
     """One key, drawn by its share."""
     names = list(shares)
-    return names[int(np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right").clip(0, len(names) - 1))]
+    index = int(np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right"))
+    return names[min(index, len(names) - 1)]
 
 
 def line_start(text: str, position: int) -> int:
@@ -87,7 +101,8 @@ def line_end(text: str, position: int) -> int:
 
 
 def cut_hole(text: str, rng: np.random.Generator) -> Hole:
-    """A random hole in a non-empty text; its anchor is the cursor's line start, or one some lines earlier."""
+    """A random hole in a non-empty text; its anchor is the cursor's line start, or one some lines
+    earlier."""
     cursor = int(rng.integers(len(text)))
     for _ in range(8):  # the end of a line is rarely worth completing
         if text[cursor : line_end(text, cursor)].strip():
@@ -127,7 +142,8 @@ def encode_middle(text: str, hole: Hole, encode: Encode, cut: bool) -> Row:
 
 
 def plain(text: str, room: int, rng: np.random.Generator, encode: Encode) -> Row:
-    """Running text from a random line start; ends with the end token if the document ends within `room` tokens."""
+    """Running text from a random line start; ends with the end token if the document ends within
+    `room` tokens."""
     latest = max(1, len(text) - room * 3)
     start = line_start(text, int(rng.integers(latest))) if rng.random() < 0.8 else 0
     ids = encode(text[start : start + room * CHARACTERS_PER_TOKEN])
@@ -136,16 +152,25 @@ def plain(text: str, room: int, rng: np.random.Generator, encode: Encode) -> Row
     return row
 
 
-def fill_in(text: str, mode: str, room: int, rng: np.random.Generator, encode: Encode, breaks: NDArray[np.bool_]) -> Row | None:
-    """One fill-in-the-middle example of at most `room` tokens, or None if its middle leaves no room for context.
+def fill_in(
+    text: str,
+    mode: str,
+    room: int,
+    rng: np.random.Generator,
+    tokenizer: Tokenizer,
+    breaks: NDArray[np.bool_],
+) -> Row | None:
+    """One fill-in-the-middle example of at most `room` tokens, or None if its middle leaves no
+    room for context.
 
-    `breaks[id]` says whether the token's text ends a line, so that a shortened prefix can start with a whole line.
+    `breaks[id]` says whether the token's text ends a line, so that a shortened prefix can start
+    with a whole line.
     """
-    hole = cut_hole(text, rng)
-    cut = bool(rng.random() < CUT_SHARE)
-    if mode != "anchored":  # the prefix then ends at the cursor, or where healing would cut it back to
-        typed = 0 if cut else len(text[hole.anchor : hole.cursor]) - healed(text, hole, encode)
-        hole = Hole(hole.cursor - typed, hole.cursor, hole.end)
+    encode = encoder(tokenizer)
+    hole, cut = cut_hole(text, rng), bool(rng.random() < CUT_SHARE)
+    if mode != "anchored":  # the prefix ends at the cursor, or where healing takes it back to
+        typed = "" if cut else split_last_piece(text[hole.anchor : hole.cursor], tokenizer)[1]
+        hole = Hole(hole.cursor - len(typed), hole.cursor, hole.end)
     middle = encode_middle(text, hole, encode, cut)
     room -= len(middle.ids) + 3
     if room < 32:
@@ -158,49 +183,40 @@ def fill_in(text: str, mode: str, room: int, rng: np.random.Generator, encode: E
         prefix = prefix[-for_prefix:]
         first = next((i for i, token in enumerate(prefix[:40]) if breaks[token]), -1)
         prefix = prefix[first + 1 :]
+    before, after = [PREFIX, *prefix], [SUFFIX, *suffix]
     row = Row()
-    parts = ((SUFFIX, suffix), (PREFIX, prefix)) if mode == "spm" else ((PREFIX, prefix), (SUFFIX, suffix))
-    for control, ids in parts:
-        row.add([control])
-        row.add(ids)
-    row.add([MIDDLE])
-    row.add(middle.ids)
-    row.weights[-len(middle.ids) :] = middle.weights
+    row.add([*after, *before, MIDDLE] if mode == "spm" else [*before, *after, MIDDLE])
+    row.join(middle)
     return row
-
-
-def healed(text: str, hole: Hole, encode: Encode) -> int:
-    """Characters of the typed text that stay when its last token is dropped at the cursor."""
-    typed = text[hole.anchor : hole.cursor]
-    for _ in range(3):  # a dropped token may end inside a character: then one more goes
-        shorter = typed
-        ids = encode(typed)
-        if not ids:
-            break
-        lo = len(typed)
-        while lo > 0 and len(encode(typed[:lo])) >= len(ids):
-            lo -= 1
-        shorter = typed[:lo]
-        return len(shorter)
-    return len(typed)
 
 
 class Rows:
     """Rows of a corpus, by index.
 
-    `documents` maps a group to its texts, `shares` the group to the share of rows' examples drawn from it; within a
-    group a document is drawn in proportion to its length. `length` is in tokens; a row has one more, for the shift.
+    `documents` maps a group to its texts, `shares` the group to the share of rows' examples drawn
+    from it; within a group a document is drawn in proportion to its length. `length` is in tokens;
+    a row has one more, for the shift.
     """
 
-    def __init__(self, documents: dict[str, list[str]], shares: dict[str, float], tokenizer: Tokenizer, length: int, seed: int) -> None:
+    def __init__(
+        self,
+        documents: dict[str, list[str]],
+        shares: dict[str, float],
+        tokenizer: Tokenizer,
+        length: int,
+        seed: int,
+    ) -> None:
         self._documents = documents
         self._shares = shares
-        self._ends = {name: np.cumsum([len(t) for t in texts]).tolist() for name, texts in documents.items()}
-        self._encode = encoder(tokenizer)
+        self._ends = {
+            name: np.cumsum([len(text) for text in texts]).tolist()
+            for name, texts in documents.items()
+        }
+        self._tokenizer = tokenizer
         self._length = length
         self._seed = seed
-        size = tokenizer.get_vocab_size()
-        self._breaks = np.array([(tokenizer.id_to_token(i) or "").endswith("Ċ") for i in range(size)])
+        spellings = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
+        self._breaks = np.array([spelling.endswith("Ċ") for spelling in spellings])
 
     def document(self, rng: np.random.Generator) -> str:
         """A random document's text."""
@@ -216,15 +232,21 @@ class Rows:
             text, mode = self.document(rng), pick(rng, MODES)
             if room < MIN_ROOM:
                 mode = "plain"
-            elif rng.random() < 0.3:
+            elif rng.random() < SHORT_SHARE:
                 room = int(rng.integers(MIN_ROOM, room + 1))
-            example = plain(text, room, rng, self._encode) if mode == "plain" else fill_in(text, mode, room, rng, self._encode, self._breaks)
+            example = self._example(text, mode, room, rng)
             if example is not None:
-                row.ids += example.ids
-                row.weights += example.weights
+                row.join(example)
         return row
+
+    def _example(self, text: str, mode: str, room: int, rng: np.random.Generator) -> Row | None:
+        if mode == "plain":
+            return plain(text, room, rng, encoder(self._tokenizer))
+        return fill_in(text, mode, room, rng, self._tokenizer, self._breaks)
 
     def batch(self, step: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids and weights of step `step`, each of shape (rows, length + 1)."""
         made = [self.row(step * rows + i) for i in range(rows)]
-        return np.array([r.ids for r in made], dtype=np.int64), np.array([r.weights for r in made], dtype=np.float32)
+        return np.array([r.ids for r in made], dtype=np.int64), np.array(
+            [r.weights for r in made], dtype=np.float32
+        )

@@ -1,10 +1,11 @@
-"""Writes a checkpoint as a Q8_0 GGUF that llama.cpp loads, reads one back, and writes the model card.
+"""Writes a checkpoint as a Q8_0 GGUF that llama.cpp loads, reads one back, and writes the model
+card.
 
-Rule of this module: names and formats only. Every figure in the model card comes from a file that another step
-measured (`evaluation.json`, the checkpoint, the manifest); none is typed here.
+Rule of this module: names and formats only. Every figure in the model card comes from a file that
+another step measured (`evaluation.json`, the checkpoint, the manifest); none is typed here.
 
-    python -m training.export --checkpoint RUN/checkpoint.pt --data DIR --out midspan-starter-q8_0.gguf
-    … --evaluation evaluation.json    also writes MODEL_CARD.md beside it
+    python -m training.export --checkpoint RUN/checkpoint.pt --data DIR --out
+    midspan-starter-q8_0.gguf … --evaluation evaluation.json    also writes MODEL_CARD.md beside it
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ from torch import Tensor
 
 from training.card import model_card
 from training.model import Config
-from training.tokenizer import CONTROL_TOKENS, END, FILE, MIDDLE, PAD, PREFIX, REPOSITORY, SUFFIX, load_tokenizer
+from training.tokenizer import (
+    CONTROL_TOKENS,
+    END,
+    FILE,
+    MIDDLE,
+    PAD,
+    PREFIX,
+    REPOSITORY,
+    SUFFIX,
+    load_tokenizer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +93,11 @@ def own_name(name: str) -> str:
     return back[name]
 
 
-def write_gguf(path: Path, weights: dict[str, Tensor], config: Config, tokenizer: Tokenizer, context: int) -> None:
-    """Writes the model: matrices in Q8_0, norms and biases in float32, all of Qwen2's metadata; whole or not at all.
+def write_gguf(
+    path: Path, weights: dict[str, Tensor], config: Config, tokenizer: Tokenizer, context: int
+) -> None:
+    """Writes the model: matrices in Q8_0, norms and biases in float32, all of Qwen2's metadata;
+    whole or not at all.
 
     `weights` are float32 by our names; `context` is the longest row trained on, in tokens.
     """
@@ -91,7 +105,9 @@ def write_gguf(path: Path, weights: dict[str, Tensor], config: Config, tokenizer
     writer = gguf.GGUFWriter(temporary, "qwen2")
     writer.add_name("midspan-starter")
     writer.add_author("the midspan developers")
-    writer.add_description("Fill-in-the-middle completion of Python, trained from scratch; see MODEL_CARD.md")
+    writer.add_description(
+        "Fill-in-the-middle completion of Python, trained from scratch; see MODEL_CARD.md"
+    )
     writer.add_license("apache-2.0")
     writer.add_size_label(f"{sum(w.numel() for w in weights.values()) / 1e6:.0f}M")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
@@ -125,7 +141,10 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
     by_id = sorted(model["vocab"].items(), key=lambda item: item[1])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    kinds = [gguf.TokenType.CONTROL if i < len(CONTROL_TOKENS) else gguf.TokenType.NORMAL for i in range(len(by_id))]
+    kinds = [
+        gguf.TokenType.CONTROL if i < len(CONTROL_TOKENS) else gguf.TokenType.NORMAL
+        for i in range(len(by_id))
+    ]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list([token for token, _ in by_id])
@@ -140,7 +159,10 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of an exported GGUF, dequantised to float32, by our names."""
     reader = gguf.GGUFReader(path)
-    return {own_name(t.name): torch.from_numpy(np.array(gguf.quants.dequantize(t.data, t.tensor_type))) for t in reader.tensors}
+    return {
+        own_name(t.name): torch.from_numpy(np.array(gguf.quants.dequantize(t.data, t.tensor_type)))
+        for t in reader.tensors
+    }
 
 
 def read_config(path: Path) -> Config:
@@ -170,14 +192,26 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder of tokenizer.json and manifest.json")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of tokenizer.json and manifest.json"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the GGUF file to write")
-    parser.add_argument("--evaluation", type=Path, help="evaluation.json: with it, MODEL_CARD.md is written beside --out")
+    parser.add_argument(
+        "--evaluation",
+        type=Path,
+        help="evaluation.json: with it, MODEL_CARD.md is written beside --out",
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     state = torch.load(arguments.checkpoint, map_location="cpu", weights_only=True)
     config = Config(**state["config"])
-    write_gguf(arguments.out, state["model"], config, load_tokenizer(arguments.data / "tokenizer.json"), state.get("longest", 512))
+    write_gguf(
+        arguments.out,
+        state["model"],
+        config,
+        load_tokenizer(arguments.data / "tokenizer.json"),
+        state.get("longest", 512),
+    )
     logger.info("%s: %d bytes", arguments.out, arguments.out.stat().st_size)
     if arguments.evaluation:
         evaluation = json.loads(arguments.evaluation.read_text(encoding="utf-8"))

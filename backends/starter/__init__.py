@@ -1,6 +1,7 @@
 """The starter model that comes with midspan, so that it completes something before any download.
 
-Rule of this package: data only. How the model was made is in `training/`, what it can do in `MODEL_CARD.md`.
+Rule of this package: data only. How the model was made is in `training/`, what it can do in
+`MODEL_CARD.md`.
 """
 
 from __future__ import annotations
