@@ -7,6 +7,7 @@ Rule: pure but for its random generator; the scheduler feeds it logits and sends
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry
 from backends.decoding.prompting import TokenPrompt
 from backends.decoding.sampling import pick
+from backends.decoding.speculation import MAX_MATCH, lookup
 from backends.decoding.text import TextStream
 from backends.decoding.token_model import Logits, TokenModel
 
@@ -36,6 +38,7 @@ class Generation:
     cached_tokens: int = field(init=False)
     started: float = field(init=False)
     completion_tokens: int = 0
+    held: int = 0  # how many tokens of the last draft the model agreed with
     cancelled: bool = False
     _healed: int = 0
     _first_token: float | None = None
@@ -66,40 +69,80 @@ class Generation:
         """Note that the first `n` tokens of `todo` are in the cache."""
         del self.todo[:n]
 
-    def advance(self, logits: Logits) -> Chunk | None:
+    def draft(self, length: int) -> list[int]:
+        """Guess up to `length` tokens after `todo`; none while healing or in prefill."""
+        if len(self.todo) != 1 or self._first_token is None or self._text.pending:
+            return []
+        length = min(length, self._left() - 1, self._room() - 1)
+        if length <= 0:
+            return []
+        current = [*self.entry.tokens[-MAX_MATCH:], *self.todo]
+        return lookup(self.entry.previous, current, length) or lookup(
+            self.entry.tokens, current, length
+        )
+
+    def remember(self) -> None:
+        """Leave what was generated to the entry, for the next request to draft from."""
+        ahead = min(self.completion_tokens + MAX_MATCH, len(self.entry.tokens))
+        self.entry.previous = [*self.entry.tokens[len(self.entry.tokens) - ahead :], *self.todo]
+
+    def advance(self, rows: Sequence[Logits], draft: Sequence[int] = ()) -> Chunk:
         """Pick the next token from the logits after the last of `todo`.
 
-        Returns a chunk when there is something to send; the last one carries a finish reason.
+        With a draft, `rows` goes on with the logits after each of its tokens, and picking goes on
+        as long as the draft says the same; `held` is how much of it did. The chunk carries a
+        finish reason when it is the last.
         """
         if self._first_token is None:
             self._first_token = time.perf_counter()
+        self.held = 0
         if self.request.max_tokens == 0:
             return self.finish(FinishReason.LENGTH)
+        text = ""
+        tokens: list[int] = []
+        for position, logits in enumerate(rows):
+            picked = self._pick(logits)
+            if picked is None:
+                return self.finish(FinishReason.STOP, text, tokens)
+            tokens.append(picked)
+            emitted = self._text.push(self.model.token_bytes(picked))
+            text += emitted.text
+            if emitted.stopped_by:
+                word = emitted.stopped_by if emitted.stopped_by in self.request.stop else ""
+                return self.finish(FinishReason.STOP, text, tokens, word)
+            if self._text.pending:
+                self._healed += 1  # it repeats what the document holds: not the caller's budget
+            if self._left() <= 0 or self._room() <= 0:
+                return self.finish(FinishReason.LENGTH, text, tokens)
+            if position >= len(draft) or draft[position] != picked:
+                break
+            self.held += 1
+        self.todo = tokens[-1:]
+        return Chunk(text, tuple(tokens))
+
+    def _pick(self, logits: Logits) -> int | None:
+        """Return the next token, None where the model ends the hole."""
         pending = self._text.pending
         allowed = self.index.agreeing(pending) if pending else None
         if allowed is not None and not len(allowed):
-            return self.finish(FinishReason.STOP)
+            return None  # the vocabulary can't spell what the document holds
         token = pick(logits, self.request.sampling, self._rng, allowed)
         if token in self.end_tokens:
-            return self.finish(FinishReason.STOP)
+            return None
         self.completion_tokens += 1
-        self.todo = [token]
-        emitted = self._text.push(self.model.token_bytes(token))
-        if emitted.stopped_by:
-            word = emitted.stopped_by if emitted.stopped_by in self.request.stop else ""
-            return self.finish(FinishReason.STOP, emitted.text, token, word)
-        if self._text.pending:
-            self._healed += 1  # it only repeats what the document holds: not the caller's budget
-        room = self.model.context_length - len(self.entry.tokens) - 1
-        if self.completion_tokens - self._healed >= self.request.max_tokens or room <= 0:
-            return self.finish(FinishReason.LENGTH, emitted.text, token)
-        return Chunk(emitted.text, (token,))
+        return token
+
+    def _left(self) -> int:
+        return self.request.max_tokens - (self.completion_tokens - self._healed)
+
+    def _room(self) -> int:
+        return self.model.context_length - len(self.prompt.tokens) - self.completion_tokens
 
     def finish(
         self,
         reason: FinishReason,
         text: str = "",
-        token: int | None = None,
+        tokens: Sequence[int] = (),
         stopping_word: str = "",
     ) -> Chunk:
         """Return the last chunk. What was held back as a possible stop is part of the text."""
@@ -109,7 +152,7 @@ class Generation:
         first = self._first_token or now
         return Chunk(
             text + self._text.flush(),
-            () if token is None else (token,),
+            tuple(tokens),
             reason,
             Usage(used, self.cached_tokens, self.completion_tokens),
             Timings(

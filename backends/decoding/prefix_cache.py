@@ -20,13 +20,17 @@ MIN_FORK = 16
 
 @dataclass(slots=True)
 class Entry:
-    """A sequence and the tokens it holds; `busy` while a generation feeds it."""
+    """A sequence and the tokens it holds; `busy` while a generation feeds it.
+
+    `previous` are the last tokens that were generated here: drafts are taken from them.
+    """
 
     key: Hashable
     sequence: int
     tokens: list[int] = field(default_factory=list)
     used: int = 0
     busy: bool = False
+    previous: list[int] = field(default_factory=list)
 
 
 class PrefixCache:
@@ -66,6 +70,10 @@ class PrefixCache:
     def appended(self, entry: Entry, tokens: Sequence[int]) -> None:
         """Note that `tokens` were evaluated after what `entry` holds."""
         entry.tokens.extend(tokens)
+
+    def rewind(self, entry: Entry, n: int) -> None:
+        """Forget what `entry` holds after its first `n` tokens: a draft that did not hold."""
+        self._trim(entry, n)
 
     def reclaim(self) -> bool:
         """Free the least recently used idle entry; False when there is none."""

@@ -12,15 +12,14 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from fim.build import build
-from fim.templates import Template
-from fim.window import Anchor, Budget, Placement, place
-
 from backends.backend import ContextChunk, InfillRequest
 from backends.decoding import healing
 from backends.decoding.token_model import TokenModel
 from backends.errors import BadRequest
+from fim.build import build
 from fim.prompt import Control, Piece, Prompt
+from fim.templates import Template
+from fim.window import Anchor, Budget, Placement, place
 
 MAX_DOCUMENTS = 64
 ANCHORS_PER_DOCUMENT = 3

@@ -18,15 +18,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fim.templates import Template
-
 from backends.backend import Chunk, FinishReason, InfillRequest, Timings, Usage
 from backends.decoding.generation import Generation
 from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import PrefixCache
 from backends.decoding.prompting import Prompter
-from backends.decoding.token_model import Aborted, CacheFull, Feed, TokenModel
+from backends.decoding.speculation import DraftTuner
+from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, TokenModel
 from backends.errors import BackendError, MidspanError
+from fim.templates import Template
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,27 @@ class Waiting:
         return document is not None and document == other.request.document and other.id > self.id
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one generation feeds into a forward pass: tokens that are certain, then a draft."""
+
+    generation: Generation
+    tokens: list[int]
+    draft: list[int]
+
+    @property
+    def feed(self) -> Feed:
+        """Return it as the model takes it."""
+        sequence = self.generation.entry.sequence
+        return Feed(sequence, [*self.tokens, *self.draft], outputs=1 + len(self.draft))
+
+
 class Scheduler:
     """Owns the sequences of one TokenModel and all generations on it."""
 
-    def __init__(self, model: TokenModel, template: Template, emit: Emit) -> None:
+    def __init__(
+        self, model: TokenModel, template: Template, emit: Emit, *, speculate: bool = True
+    ) -> None:
         """Take `emit(id, chunk or error)`, called from the thread that runs `run`."""
         self._model = model
         self._emit = emit
@@ -63,6 +80,8 @@ class Scheduler:
         self._index = VocabularyIndex(model.token_bytes, model.vocab.size)
         # Whatever control token comes, it is no text of the document: the hole ends there.
         self._end_tokens = model.vocab.end_tokens | set(model.vocab.control_tokens.values())
+        self._tuner = DraftTuner()
+        self._speculate = speculate and model.can_rewind
         self._prefill_rate = 0.0
         self._wake = threading.Condition()
         self._inbox: deque[Waiting] = deque()
@@ -194,76 +213,102 @@ class Scheduler:
         batch = self._batch()
         if not batch:
             return
-        feeds = [Feed(generation.entry.sequence, tokens) for generation, tokens in batch]
         started = time.perf_counter()
         try:
-            logits = self._model.forward(feeds, lambda: self._for_nothing(batch))
+            rows = self._model.forward(
+                [share.feed for share in batch], lambda: self._for_nothing(batch)
+            )
         except (Aborted, CacheFull) as exc:
-            for generation, _ in batch:
-                self._keep_finished(generation)
+            for share in batch:
+                self._keep_finished(share)
             if isinstance(exc, CacheFull) and not self._cache.reclaim():
                 newest = max(self._active, key=lambda generation: generation.arrived)
                 self._retire(newest, BackendError("the KV cache is full"), keep=False)
             return
-        self._measure(sum(len(tokens) for _, tokens in batch), time.perf_counter() - started)
-        for (generation, tokens), last in zip(batch, logits, strict=True):
-            self._evaluated(generation, len(tokens))
-            if generation.todo:
-                continue
-            chunk = generation.advance(last)
-            if chunk is not None and chunk.finish_reason is not None:
-                self._retire(generation, chunk, keep=True)
-            elif chunk is not None and chunk.text:
-                self._emit(generation.id, chunk)
+        self._measure(batch, time.perf_counter() - started)
+        for share, own in zip(batch, rows, strict=True):
+            self._advance(share, own)
 
-    def _batch(self) -> list[tuple[Generation, list[int]]]:
+    def _advance(self, share: Share, rows: list[Logits]) -> None:
+        """Let a generation pick its next tokens, and forget the draft it did not agree with."""
+        generation, entry = share.generation, share.generation.entry
+        self._evaluated(generation, share.tokens)
+        if generation.todo:
+            return  # in mid-prefill
+        kept = len(entry.tokens)
+        entry.tokens.extend(share.draft)
+        chunk = generation.advance(rows, share.draft)
+        if share.draft:
+            # A draft cut short by the end of the text was not wrong.
+            ended = chunk.finish_reason is not None
+            self._tuner.verified(generation.held if ended else len(share.draft), generation.held)
+            self._cache.rewind(entry, kept + generation.held)
+        if chunk.finish_reason is not None:
+            self._retire(generation, chunk, keep=True)
+        elif chunk.text:
+            self._emit(generation.id, chunk)
+
+    def _batch(self) -> list[Share]:
         """Return each generation's share of the next forward pass, decoding ones first."""
         room = self._model.max_batch
+        length = self._tuner.length() if self._speculate else 0
         batch = []
         for generation in sorted(self._active, key=lambda g: (len(g.todo) > 1, g.arrived)):
             tokens = generation.todo[: min(room, PREFILL_CHUNK)]
-            if tokens:
-                batch.append((generation, tokens))
-                room -= len(tokens)
+            if not tokens:
+                break  # the batch is full; the rest has its turn in the next one
+            draft = generation.draft(min(length, room - len(tokens)))
+            batch.append(Share(generation, tokens, draft))
+            room -= len(tokens) + len(draft)
         return batch
 
-    def _for_nothing(self, batch: list[tuple[Generation, list[int]]]) -> bool:
+    def _for_nothing(self, batch: list[Share]) -> bool:
         """Tell whether most of the batch's tokens are for requests that nobody waits for.
 
         Polled at every node of the graph, so the usual answer comes at once, and without a lock.
         Others in the batch lose at most a micro-batch, which is fed again.
         """
         now = time.perf_counter()
-        if not self._news and all(now < generation.deadline for generation, _ in batch):
+        if not self._news and all(now < share.generation.deadline for share in batch):
             return False
         if self._stopped:
             return True
         newer = {waiting.request.document for waiting in tuple(self._inbox)} - {None}
         dead = sum(
-            len(tokens)
-            for generation, tokens in batch
-            if generation.id in self._cancels
-            or generation.request.document in newer
-            or now >= generation.deadline
+            len(share.tokens)
+            for share in batch
+            if share.generation.id in self._cancels
+            or share.generation.request.document in newer
+            or now >= share.generation.deadline
         )
-        return 2 * dead > sum(len(tokens) for _, tokens in batch)
+        return 2 * dead > sum(len(share.tokens) for share in batch)
 
-    def _keep_finished(self, generation: Generation) -> None:
-        """After an abort: count what the model finished of this generation's feed."""
-        held = self._model.length(generation.entry.sequence)
-        self._evaluated(generation, held - len(generation.entry.tokens))
+    def _keep_finished(self, share: Share) -> None:
+        """After an abort: count what the model finished of a feed, and forget its draft."""
+        entry = share.generation.entry
+        finished = self._model.length(entry.sequence) - len(entry.tokens)
+        self._evaluated(share.generation, share.tokens[:finished])
+        if finished > len(share.tokens):
+            self._model.trim(entry.sequence, len(entry.tokens))
 
-    def _evaluated(self, generation: Generation, n: int) -> None:
-        self._cache.appended(generation.entry, generation.todo[:n])
-        generation.evaluated(n)
-        self.evaluated_tokens += n
+    def _evaluated(self, generation: Generation, tokens: list[int]) -> None:
+        self._cache.appended(generation.entry, tokens)
+        generation.evaluated(len(tokens))
+        self.evaluated_tokens += len(tokens)
 
-    def _measure(self, tokens: int, seconds: float) -> None:
-        """Follow the prefill rate, tokens per second, from batches large enough to tell."""
+    def _measure(self, batch: list[Share], seconds: float) -> None:
+        """Follow the prefill rate from batches large enough to tell, the cost of steps from others.
+
+        A batch of several requests tells nothing about a step of one.
+        """
+        tokens = sum(len(share.tokens) + len(share.draft) for share in batch)
         if tokens >= WARM_UP_TOKENS:
             self._prefill_rate += 0.2 * (tokens / seconds - self._prefill_rate)
+        elif len(batch) == 1:
+            self._tuner.measured(tokens, seconds)
 
     def _retire(self, generation: Generation, last: Chunk | MidspanError, *, keep: bool) -> None:
         self._active.remove(generation)
+        generation.remember()
         self._cache.release(generation.entry, keep=keep and generation.request.document is not None)
         self._emit(generation.id, last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,14 @@ class CacheFull(Exception):  # noqa: N818 - the scheduler makes room and goes on
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Tokens to append to one sequence in a forward pass."""
+    """Tokens to append to one sequence in a forward pass.
+
+    Logits are given after each of the last `outputs` tokens.
+    """
 
     sequence: int
     tokens: Sequence[int]
-    all_logits: bool = False  # logits after every token, not only after the last
+    outputs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class TokenModel(Protocol):
     cache_cells: int  # KV cells shared by all sequences
     max_sequences: int
     max_batch: int  # tokens of one `forward` at most, over all feeds
+    can_rewind: bool  # `trim` and `fork` work at any length (not in recurrent models)
     description: str
     model_bytes: int
 
@@ -64,12 +68,11 @@ class TokenModel(Protocol):
         """Return the bytes a token stands for; control tokens stand for none."""
         ...
 
-    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[Any]:
+    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[list[Logits]]:
         """Append each feed's tokens to its sequence.
 
-        Returns one entry per feed: Logits of shape (vocabulary,) after its last token, or with
-        `all_logits` an array of shape (tokens, vocabulary). The arrays are views that the next
-        `forward` overwrites. Raises Aborted or CacheFull (re-read `length` then), or
+        Returns for each feed its `outputs` logits, each of shape (vocabulary,): views that the
+        next `forward` overwrites. Raises Aborted or CacheFull (re-read `length` then), or
         BackendError.
         """
         ...

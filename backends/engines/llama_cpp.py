@@ -135,6 +135,9 @@ class LlamaCppModel:
         self.context_length = min(request.context_length or trained, trained, MAX_CONTEXT, cells)
         self.cache_cells = cells
         self.model_bytes = int(llama.llama_model_size(model))
+        self.can_rewind = not (
+            llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
+        )
         self._buffer = ctypes.create_string_buffer(512)
         self._size = int(llama.llama_vocab_n_tokens(self._handle))
         self._bytes: list[bytes | None] = [None] * self._size
@@ -211,7 +214,7 @@ class LlamaCppModel:
 
     # -- evaluation ---------------------------------------------------------------------------
 
-    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[Any]:
+    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[list[Logits]]:
         """Append the feeds' tokens to their sequences; see `TokenModel.forward`."""
         rows = self._fill(feeds)
         self._abort = abort
@@ -222,12 +225,7 @@ class LlamaCppModel:
             raise CacheFull
         if status != 0:
             raise BackendError(f"llama.cpp failed (llama_decode returned {status})")
-        return [
-            np.stack([self._logits(row) for row in rows_])
-            if feed.all_logits
-            else self._logits(rows_[0])
-            for feed, rows_ in zip(feeds, rows, strict=True)
-        ]
+        return [[self._logits(row) for row in own] for own in rows]
 
     def _fill(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Fill the batch; return each feed's batch indices that have logits."""
@@ -242,11 +240,13 @@ class LlamaCppModel:
                 batch.pos[index] = position
                 batch.n_seq_id[index] = 1
                 batch.seq_id[index][0] = feed.sequence
-                batch.logits[index] = feed.all_logits
+                batch.logits[index] = False
                 position += 1
                 index += 1
-            batch.logits[index - 1] = True
-            rows.append(list(range(first, index)) if feed.all_logits else [index - 1])
+            own = list(range(max(first, index - feed.outputs), index))
+            for row in own:
+                batch.logits[row] = True
+            rows.append(own)
         batch.n_tokens = index
         return rows
 
@@ -266,7 +266,7 @@ class LlamaCppModel:
 
     def fork(self, source: int, target: int, n: int) -> bool:
         """Share the first `n` cells of `source` with `target`."""
-        if llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model):
+        if not self.can_rewind:
             return False  # a recurrent state is that of all its tokens, not of the first n
         self.free(target)
         llama.llama_memory_seq_cp(self._memory, source, target, 0, n)

@@ -43,12 +43,12 @@ class Outcome:
 class Running:
     """Submits requests to a scheduler and waits for their ends."""
 
-    def __init__(self, model: TokenModel) -> None:
+    def __init__(self, model: TokenModel, *, speculate: bool = True) -> None:
         template = detect(
             model.vocab.control_tokens, architecture=model.vocab.architecture, name=model.vocab.name
         )
         assert isinstance(template, Template)
-        self.scheduler = Scheduler(model, template, self._emit)
+        self.scheduler = Scheduler(model, template, self._emit, speculate=speculate)
         self.outcomes: dict[int, Outcome] = defaultdict(Outcome)
         self._next = 0
 
@@ -76,9 +76,9 @@ class Running:
 
 
 @contextmanager
-def running(model: TokenModel) -> Iterator[Running]:
+def running(model: TokenModel, *, speculate: bool = True) -> Iterator[Running]:
     """Run a scheduler for `model` until the block ends."""
-    harness = Running(model)
+    harness = Running(model, speculate=speculate)
     harness.scheduler.warm_up()
     thread = threading.Thread(target=harness.scheduler.run)
     thread.start()

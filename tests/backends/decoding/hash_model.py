@@ -27,11 +27,21 @@ class HashModel:
     description = "hash"
     model_bytes = 0
 
-    def __init__(self, *, context_length: int = 512, cells: int = 4096, sequences: int = 8) -> None:
+    def __init__(
+        self,
+        *,
+        context_length: int = 512,
+        cells: int = 4096,
+        sequences: int = 8,
+        memory: int | None = None,
+    ) -> None:
+        """With `memory`, only that many last tokens are hashed: the text then repeats itself."""
+        self.memory = memory
+        self.steps = 0
         self.context_length = context_length
         self.cache_cells = cells
         self.max_sequences = sequences
-        self.can_trim = True
+        self.can_rewind = True
         self.cached: dict[int, list[int]] = {}
         self.evaluated = 0
         self.vocab = VocabInfo(
@@ -55,11 +65,12 @@ class HashModel:
             return b""
         return bytes([token - 4]) if token < 260 else WORDS[token - 260]
 
-    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[Any]:
+    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[list[Any]]:
         total = sum(len(self.cached.get(s, ())) for s in range(self.max_sequences))
         if total + sum(len(feed.tokens) for feed in feeds) > self.cache_cells:
             raise CacheFull
-        rows: list[Any] = []
+        self.steps += 1
+        rows = []
         for feed in feeds:
             held = self.cached.setdefault(feed.sequence, [])
             logits = []
@@ -70,11 +81,12 @@ class HashModel:
                     held.append(int(token))
                     logits.append(self._logits(held))
                     self.evaluated += 1
-            rows.append(np.stack(logits) if feed.all_logits else logits[-1])
+            rows.append(logits[-feed.outputs :])
         return rows
 
     def _logits(self, held: list[int]) -> Any:
-        seed = zlib.crc32(np.array(held, dtype=np.int32).tobytes())
+        seen = held if self.memory is None else held[-self.memory :]
+        seed = zlib.crc32(np.array(seen, dtype=np.int32).tobytes())
         logits = np.random.default_rng(seed).standard_normal(self.vocab.size).astype(np.float32)
         logits[: len(CONTROL)] -= 2.0  # ends now and then, not at once
         # Mostly printable ASCII, as a model of code.
@@ -85,13 +97,13 @@ class HashModel:
         return len(self.cached.get(sequence, ()))
 
     def trim(self, sequence: int, n: int) -> bool:
-        if not self.can_trim:
+        if not self.can_rewind:
             return False
         del self.cached.setdefault(sequence, [])[n:]
         return True
 
     def fork(self, source: int, target: int, n: int) -> bool:
-        if not self.can_trim:
+        if not self.can_rewind:
             return False
         self.cached[target] = self.cached[source][:n]
         return True

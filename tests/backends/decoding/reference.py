@@ -18,7 +18,7 @@ def greedy(
         model.free(0)
         for start in range(0, len(tokens), model.max_batch):
             part = tokens[start : start + model.max_batch]
-            logits = model.forward([Feed(0, part)], lambda: False)[0].copy()
+            logits = model.forward([Feed(0, part)], lambda: False)[0][-1].copy()
         if pending:
             agree = [
                 piece.startswith(pending) or (bool(piece) and pending.startswith(piece))

@@ -58,7 +58,7 @@ def test_prefix_cache_forks_a_new_entry_from_the_closest() -> None:
 
 def test_prefix_cache_starts_over_where_the_model_cannot_trim() -> None:
     model = HashModel()
-    model.can_trim = False
+    model.can_rewind = False
     cache = PrefixCache(model)
     evaluate(cache, model, "a", [4] * 30)
     assert evaluate(cache, model, "a", [4] * 20) == 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -245,3 +246,32 @@ def test_prompt_and_completion_stay_within_the_context(context_length: int) -> N
         got = engine.infill(InfillRequest(SOURCE * 30, SOURCE * 30, "file:///a.py", max_tokens=500))
         assert got.error is None
         assert got.usage.prompt_tokens + got.usage.completion_tokens <= context_length + 1
+
+
+def test_speculation_saves_steps_and_changes_no_text() -> None:
+    """A model that repeats itself: prompt lookup must find it out, with the same text."""
+    request = InfillRequest(SOURCE, "", "file:///a.py", max_tokens=120)
+    steps, texts = {}, {}
+    for speculate in (False, True):
+        model = HashModel(memory=1)
+        model.vocab = replace(model.vocab, end_tokens=frozenset())
+        with running(model, speculate=speculate) as engine:
+            prompts = spy_prompts(engine.scheduler)
+            before = model.steps
+            texts[speculate] = engine.infill(request).text
+            steps[speculate] = model.steps - before
+            assert texts[speculate] == greedy(HashModel(memory=1), prompts[0], 120)
+    assert len(texts[True]) > 40, "the model ended too early to show anything"
+    assert steps[True] < steps[False] / 1.5
+
+
+def test_a_repeated_request_drafts_from_the_previous_suggestion() -> None:
+    model = HashModel()
+    with running(model) as engine:
+        request = InfillRequest(SOURCE + "x = ", "", "file:///a.py", max_tokens=40)
+        first = engine.infill(request)
+        before = model.steps
+        second = engine.infill(request)
+        assert second.text == first.text
+        assert second.usage.completion_tokens > 8
+        assert model.steps - before < second.usage.completion_tokens
