@@ -35,6 +35,7 @@ from training.tokenizer import (
     PREFIX,
     REPOSITORY,
     SUFFIX,
+    from_vocabulary,
     load_tokenizer,
 )
 
@@ -186,6 +187,14 @@ def read_config(path: Path) -> Config:
         rope_theta=value("rope.freq_base"),
         epsilon=value("attention.layer_norm_rms_epsilon"),
     )
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of an exported GGUF, to train on from it."""
+    reader = gguf.GGUFReader(path)
+    lists = [reader.get_field(f"tokenizer.ggml.{name}") for name in ("tokens", "merges")]
+    tokens, merges = ([] if field is None else field.contents() for field in lists)
+    return from_vocabulary(tokens, merges)
 
 
 def main() -> None:

@@ -42,14 +42,7 @@ QWEN2_PATTERN = (
 def train(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> Tokenizer:
     """A new tokenizer of `vocabulary_size` entries; ids 0 to 6 are `CONTROL_TOKENS`, then the 256
     bytes, then merges."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = assembled(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         special_tokens=list(CONTROL_TOKENS),
@@ -57,6 +50,28 @@ def train(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> Token
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return without_specials(tokenizer)
+
+
+def assembled(model: models.BPE) -> Tokenizer:
+    """A tokenizer of this vocabulary with Qwen2's split."""
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def from_vocabulary(tokens: list[str], merges: list[str]) -> Tokenizer:
+    """The tokenizer of an exported model: tokens by id, merges as pairs parted by a blank."""
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
+    tokenizer = assembled(models.BPE(vocab=vocabulary, merges=pairs))
+    tokenizer.add_special_tokens(list(CONTROL_TOKENS))
     return without_specials(tokenizer)
 
 
@@ -101,15 +116,24 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
 
 
 def main() -> None:
-    """Command line: trains on a corpus and saves."""
+    """Command line: trains on a corpus, or takes an exported model's tokenizer, and saves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, help="corpus.jsonl to train on")
+    parser.add_argument("--from-gguf", type=Path, help="take this model's tokenizer instead")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=VOCABULARY_SIZE)
     arguments = parser.parse_args()
-    documents = load(arguments.corpus)
-    texts = [d.text for d in documents] + [d.text for d in documents if d.source == "stdlib"] * 2
-    train(texts, arguments.size).save(str(arguments.out))
+    if arguments.from_gguf:
+        from training.export import read_tokenizer
+
+        tokenizer = read_tokenizer(arguments.from_gguf)
+    elif arguments.corpus:
+        documents = load(arguments.corpus)
+        stdlib = [d.text for d in documents if d.source == "stdlib"]
+        tokenizer = train([d.text for d in documents] + stdlib * 2, arguments.size)
+    else:
+        parser.error("one of --corpus and --from-gguf is needed")
+    tokenizer.save(str(arguments.out))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_export_round_trips_and_loads(
     model: Qwen2, tokenizer: Tokenizer, tmp_path: Path, source: str
 ) -> None:
     pytest.importorskip("gguf", reason="gguf is not installed")
-    from training.export import read_config, read_weights, write_gguf
+    from training.export import read_config, read_tokenizer, read_weights, write_gguf
 
     config = Config(**{**CONFIG.__dict__, "vocabulary": tokenizer.get_vocab_size()})
     torch.manual_seed(0)
@@ -97,6 +97,9 @@ def test_export_round_trips_and_loads(
     path = tmp_path / "small.gguf"
     write_gguf(path, dict(small.state_dict()), config, tokenizer, 128)
     assert replace(read_config(path), epsilon=1e-6) == config  # kept in float32
+    again = read_tokenizer(path)
+    assert again.encode(source).ids == tokenizer.encode(source).ids
+    assert again.get_vocab() == tokenizer.get_vocab()
     back = read_weights(path)
     assert back.keys() == small.state_dict().keys()
     for name, weight in small.state_dict().items():
