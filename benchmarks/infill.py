@@ -23,6 +23,8 @@ from backends.client import ManagerClient
 from benchmarks import holdout
 from benchmarks.baseline import NgramBaseline
 from benchmarks.report import quantile, report, share
+from lsp_server.documents import Document
+from lsp_server.snapshot import take
 
 BASELINE_ORDER = 8
 MAX_CHARS = 200  # of the baseline's answer
@@ -188,9 +190,12 @@ async def ask_model(
     answers, name = [], ""
     try:
         for number, cut in enumerate(cut_list):
+            # The same windows as an editor's request.
+            document = Document(cut.path, cut.prefix + cut.suffix, 1, "python")
+            snapshot = take(document, len(cut.prefix))
             body: dict[str, object] = {
-                "input_prefix": cut.prefix,
-                "input_suffix": cut.suffix,
+                "input_prefix": snapshot.before,
+                "input_suffix": snapshot.after,
                 "path": cut.path,
                 "n_predict": MAX_TOKENS,
                 "temperature": 0.0,

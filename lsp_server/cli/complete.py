@@ -1,4 +1,4 @@
-"""`midspan complete FILE:LINE:COL`: one completion, as an editor would get it.
+"""`midspan complete FILE:LINE:COL`: one completion, as an editor would get it while typing.
 
 Places count from 1, in characters, as editors show them. Must not know LSP.
 """
@@ -14,10 +14,12 @@ import click
 
 from backends.errors import BadRequest
 from lsp_server.cli.exits import Exit
+from lsp_server.cli.files import open_document
 from lsp_server.cli.output import json_option, print_json
 from lsp_server.documents import Document
+from lsp_server.settings import Settings
+from lsp_server.snapshot import Snapshot, single_line, take
 
-MAX_BYTES = 10 * 1024 * 1024
 LINES_AROUND = 4  # shown before and after the completion
 
 
@@ -32,37 +34,15 @@ class Place:
 
 def parse_place(text: str) -> Place:
     """Parse "FILE:LINE:COL"; FILE may itself hold colons. Raises BadRequest."""
-    file, _, rest = text.rpartition(":")
+    file, _, column = text.rpartition(":")
     file, _, line = file.rpartition(":")
-    if not file or not line.isdecimal() or not rest.isdecimal():
+    if not file or not line.isdecimal() or not column.isdecimal():
         raise BadRequest(f"{text!r} is not FILE:LINE:COL, for example src/app.py:12:5.")
-    return Place(Path(file), int(line), int(rest))
+    return Place(Path(file), int(line), int(column))
 
 
-def read_text(path: Path) -> str:
-    """Return the text of `path`, line ends as they are. Raises BadRequest."""
-    try:
-        if path.is_dir():
-            raise BadRequest(f"{path} is a directory.")
-        if not path.is_file() and path.exists():
-            raise BadRequest(f"{path} is not a regular file.")
-        if path.stat().st_size > MAX_BYTES:
-            raise BadRequest(f"{path} is larger than {MAX_BYTES // 2**20} MiB.")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise BadRequest(f"{path} cannot be read: {exc.strerror}.") from exc
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as exc:
-        raise BadRequest(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
-    if "\0" in text:
-        raise BadRequest(f"{path} is a binary file.")
-    return text
-
-
-def offset_of(text: str, place: Place) -> int:
-    """Return the index into `text` of `place`. Raises BadRequest where it lies outside."""
-    document = Document(place.path.as_posix(), text, 0, "", "utf-32")  # characters, not units
+def offset_of(document: Document, place: Place) -> int:
+    """Return the offset of `place` in `document`. Raises BadRequest where it lies outside."""
     if not 1 <= place.line <= document.line_count:
         raise BadRequest(
             f"Line {place.line} is outside {place.path}, whose lines are 1 to "
@@ -77,41 +57,37 @@ def offset_of(text: str, place: Place) -> int:
     return start + place.column - 1
 
 
-def infill_body(path: Path, prefix: str, suffix: str) -> dict[str, object]:
-    """Return the body of the /infill request for the gap between `prefix` and `suffix`."""
-    document = path.resolve()
-    return {
-        "input_prefix": prefix,
-        "input_suffix": suffix,
-        "document": document.as_uri(),
-        "path": document.name,
-        "temperature": 0.0,
-    }
-
-
 @click.command()
 @click.argument("place", metavar="FILE:LINE:COL")
-@click.option("--model", help="The model to ask; default: the one in use.")
+@click.option("--model", help="The model that must answer; default: the one in use.")
 @click.option("--max-tokens", type=click.IntRange(1, 1024), default=64, show_default=True)
 @json_option
 def complete(place: str, model: str | None, max_tokens: int, as_json: bool) -> int:
     """Complete the code at FILE:LINE:COL, lines and columns counted from 1.
 
-    Exit code 3 says that the model has nothing to suggest there.
+    Exit code 3 says that there is nothing to suggest there.
     """
     spot = parse_place(place)
-    text = read_text(spot.path)
-    offset = offset_of(text, spot)
-    prefix, suffix = text[:offset], text[offset:]
-    body = infill_body(spot.path, prefix, suffix) | {"n_predict": max_tokens}
+    document = open_document(spot.path)
+    offset = offset_of(document, spot)
+    snapshot = take(document, offset)
+    on_line = single_line(snapshot, Settings().multiline, automatic=True)
+    body: dict[str, object] = {
+        "input_prefix": snapshot.before,
+        "input_suffix": snapshot.after,
+        "document": document.uri,
+        "path": spot.path.name,
+        "n_predict": max_tokens,
+        "single_line": on_line,
+        "temperature": 0,
+    }
     if model is not None:
         body["model"] = model
-    answer = asyncio.run(_infill(body))
-    result = _result(answer, prefix, suffix)
+    result = _tidied(asyncio.run(_infill(body)), snapshot, on_line)
     if as_json:
         print_json(result)
     elif result["text"]:
-        _show(prefix, str(result["text"]), suffix, spot)
+        _show(snapshot, str(result["text"]), spot)
     else:
         click.echo(f"midspan: no suggestion: {result['reason']}", err=True)
     return Exit.OK if result["text"] else Exit.NO_SUGGESTION
@@ -127,34 +103,34 @@ async def _infill(body: dict[str, object]) -> dict[str, Any]:
         await client.close()
 
 
-def _result(answer: dict[str, Any], prefix: str, suffix: str) -> dict[str, object]:
-    """Return what `--json` prints; the text is tidied as the language server does it."""
+def _tidied(answer: dict[str, Any], snapshot: Snapshot, on_line: bool) -> dict[str, object]:
+    """Return what `--json` prints; `reason` says why `text` is empty."""
     from fim.postprocess import tidy
 
-    tidied = tidy(answer["content"], prefix=prefix, suffix=suffix)
-    result: dict[str, object] = {
-        "text": tidied.text,
-        "model": answer["model"],
-        "finish_reason": answer["finish_reason"],
-        "usage": answer["usage"],
-        "timings": answer["timings"],
-    }
-    if not tidied.text:
-        result["reason"] = tidied.reason or "the model ended at once"
-    return result
+    tidied = tidy(
+        answer["content"],
+        prefix=snapshot.before,
+        suffix=snapshot.after,
+        line_ending=snapshot.line_ending,
+        single_line=on_line,
+        language_id=snapshot.language_id,
+    )
+    result: dict[str, object] = {"text": tidied.text}
+    result |= {name: answer[name] for name in ("model", "finish_reason", "usage", "timings")}
+    return result if tidied.text else result | {"reason": tidied.reason}
 
 
-def _show(prefix: str, text: str, suffix: str, spot: Place) -> None:
+def _show(snapshot: Snapshot, text: str, spot: Place) -> None:
     """Print the lines around the place with the completion highlighted."""
     from rich.console import Console
     from rich.text import Text
 
-    before = prefix.split("\n")[-1 - LINES_AROUND :]
-    after = suffix.split("\n")[: 1 + LINES_AROUND]
+    before = snapshot.before.split("\n")[-1 - LINES_AROUND :]
+    after = snapshot.after.split("\n")[: 1 + LINES_AROUND]
     shown = Text("\n".join(before))
-    shown.append(text, style="bold green")
+    shown.append(text.replace(snapshot.line_ending, "\n"), style="bold green")
     shown.append("\n".join(after))
-    first = spot.line - len(before) + 1
     console = Console(highlight=False, soft_wrap=True)
+    first = spot.line - len(before) + 1
     for number, line in enumerate(shown.split("\n", allow_blank=True), start=first):
         console.print(Text(f"{number:5} ", style="dim") + line)

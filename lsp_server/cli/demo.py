@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lsp_server.cli.complete import read_text
 from lsp_server.cli.exits import Exit
+from lsp_server.cli.files import read_text
 from lsp_server.cli.output import json_option, print_json, progress
 from lsp_server.cli.typist import Passage, Step, Summary, choose, summarize, type_passage
 

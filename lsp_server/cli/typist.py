@@ -15,13 +15,12 @@ from typing import Any
 
 from backends.errors import BadRequest, MidspanError
 from lsp_server.cli.editor import Editor
+from lsp_server.cli.files import language_id
 from lsp_server.documents import Change, Document, Place
 
 MIN_LINES, MAX_LINES = 6, 20  # of a function chosen by itself
 STRETCH_LINES = 12  # of what is typed of a file with no Python function
 AUTOMATIC = 2  # LSP's trigger kind for completions that come while typing
-
-_LANGUAGES = {".py": "python", ".js": "javascript", ".ts": "typescript", ".rs": "rust", ".c": "c"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ async def type_passage(editor: Editor, passage: Passage) -> AsyncIterator[Step]:
     encoding = (await editor.initialize())["capabilities"].get("positionEncoding", "utf-16")
     await editor.notify("initialized", {})
     uri = passage.path.resolve().as_uri()
-    language = _LANGUAGES.get(passage.path.suffix, "plaintext")
+    language = language_id(passage.path)
     document = Document(uri, passage.head + passage.tail, 1, language, encoding)
     await editor.notify(
         "textDocument/didOpen",

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from lsp_server.cli.exits import Exit
+
+Run = Callable[..., CompletedProcess[str]]
+OneObject = Callable[[str], dict[str, Any]]
+
+
+@pytest.mark.engine
+def test_models_add_use_remove_and_back(
+    midspan_env: dict[str, str], run_midspan: Run, one_object: OneObject, tiny_model: Path
+) -> None:
+    def object_of(*arguments: str) -> dict[str, Any]:
+        done = run_midspan(["models", *arguments, "--json"], midspan_env)
+        assert done.returncode == Exit.OK, done.stderr
+        return one_object(done.stdout)
+
+    assert object_of("add", str(tiny_model), "--name", "second")["name"] == "second"
+    assert {row["name"] for row in object_of("list")["models"]} == {"starter", "second"}
+    assert object_of("use", "second")["state"] == "ready"
+    assert object_of("list")["current"] == "second"
+    in_use = run_midspan(["models", "remove", "second"], midspan_env)
+    assert in_use.returncode == Exit.FAILURE
+    assert "in use" in in_use.stderr
+    object_of("use", "starter")
+    listed = run_midspan(["models", "list"], midspan_env).stdout
+    assert any(line.startswith("* starter") for line in listed.splitlines())
+    # A model that was drained and unloaded can be removed; until then it is still in use.
+    assert object_of("remove", "second")["removed"] == "second"
+    assert tiny_model.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["use", "no-such"], "unknown_model", Exit.USAGE),
+        (["remove", "no-such"], "unknown_model", Exit.USAGE),
+        (["add", "no-such.gguf"], "model_file", Exit.UNAVAILABLE),
+        (["add", __file__], "model_file", Exit.UNAVAILABLE),
+    ],
+)
+def test_models_explains_what_cannot_be(
+    shared_midspan_env: dict[str, str],
+    run_midspan: Run,
+    one_object: OneObject,
+    arguments: list[str],
+    kind: str,
+    code: Exit,
+) -> None:
+    done = run_midspan(["models", *arguments, "--json"], shared_midspan_env)
+    assert done.returncode == code, done.stderr
+    assert one_object(done.stdout)["error"]["kind"] == kind
+    assert done.stderr.splitlines()[-1].startswith("midspan: ")
