@@ -38,10 +38,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The windows of text before the anchor and after the cursor; fixed while one types."""
+    """The windows of text before the anchor and after the cursor; fixed while one types.
+
+    `budget` is what they were cut to: an anchor is judged by its own, whatever is asked for now.
+    """
 
     before: str
     suffix: str
+    budget: Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +63,15 @@ def place(anchors: Sequence[Anchor], prefix: str, suffix: str, budget: Budget) -
     `anchor.before + typed` is always what `prefix` ends with, `anchor.suffix` what `suffix` begins
     with.
     """
-    after = suffix_window(suffix, budget.suffix_chars)
     for anchor in anchors:
-        if anchor.suffix == after:
-            at = _holds_at(anchor.before, prefix, budget)
+        if anchor.suffix == suffix_window(suffix, anchor.budget.suffix_chars):
+            at = _holds_at(anchor.before, prefix, anchor.budget)
             if at is not None:
                 return Placement(anchor, prefix[at:], kept=True)
     at = _anchor_at(prefix, budget.typed_chars)
     start = _window_start(prefix, at, budget)
-    return Placement(Anchor(prefix[start:at], after), prefix[at:], kept=False)
+    after = suffix_window(suffix, budget.suffix_chars)
+    return Placement(Anchor(prefix[start:at], after, budget), prefix[at:], kept=False)
 
 
 def suffix_window(suffix: str, chars: int) -> str:

@@ -7,7 +7,7 @@ from fim.prompt import Control, Piece, Prompt
 from fim.window import Anchor, Budget, Placement, place
 from tests.fim.families import MODELS, Model, template
 
-PLACEMENT = Placement(Anchor("before\n", "suffix\n"), "typed", kept=False)
+PLACEMENT = Placement(Anchor("before\n", "suffix\n", BUDGET), "typed", kept=False)
 EXTRA = [("lib/a.py", "aaa\n"), ("b.py", "bbb")]
 
 
@@ -105,7 +105,7 @@ def test_build_uses_only_control_tokens_of_the_vocabulary(model: Model) -> None:
 def test_build_keeps_control_texts_of_a_document_as_text(model: Model) -> None:
     found = model.template()
     hostile = "".join(model.tokens)
-    placement = Placement(Anchor(hostile, hostile), hostile, kept=False)
+    placement = Placement(Anchor(hostile, hostile, BUDGET), hostile, kept=False)
     harmless = build(found, PLACEMENT, extra=[("f", "t")], path="p")
     prompt = build(found, placement, extra=[(hostile, hostile)], path=hostile)
 
@@ -154,7 +154,7 @@ def test_plain_puts_the_whole_prefix_in_the_tail(family: str, expected: str) -> 
 
 
 def test_build_of_an_empty_document_has_no_empty_text() -> None:
-    empty = Placement(Anchor("", ""), "", kept=False)
+    empty = Placement(Anchor("", "", BUDGET), "", kept=False)
     for model in MODELS:
         prompt = build(model.template(), empty)
         assert all(isinstance(piece, Control) for piece in prompt.head)

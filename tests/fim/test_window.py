@@ -132,14 +132,14 @@ def test_place_keeps_the_anchor_when_only_text_beyond_the_suffix_window_changes(
 def test_place_keeps_a_small_anchor_only_at_the_very_start(
     before: str, prefix: str, kept: bool
 ) -> None:
-    assert place([Anchor(before, "")], prefix, "", BUDGET).kept is kept
+    assert place([Anchor(before, "", BUDGET)], prefix, "", BUDGET).kept is kept
 
 
 def test_place_takes_the_most_recent_anchor_that_holds() -> None:
     prefix = "line\n" * 300
-    newer = Anchor(prefix[-150:], "s")
-    older = Anchor(prefix[-155:-5], "s")
-    other = Anchor(prefix[-150:], "t")
+    newer = Anchor(prefix[-150:], "s", BUDGET)
+    older = Anchor(prefix[-155:-5], "s", BUDGET)
+    other = Anchor(prefix[-150:], "t", BUDGET)
     placement = place([other, newer, older], prefix + "x", "s", BUDGET)
     assert placement.anchor is newer
     assert placement.typed == "x"
