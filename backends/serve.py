@@ -153,7 +153,7 @@ async def _stop_when_idle(server: Server, activity: Activity, minutes: float) ->
 def _listen(port: int) -> socket.socket:
     """Return a listening socket on `port`, or on any free one where it is in use."""
     for candidate in (port, 0):
-        # Naming the protocol makes asyncio set TCP_NODELAY on each connection; without, 40 ms a call.
+        # asyncio sets TCP_NODELAY only where the protocol is named; without it a call takes 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
