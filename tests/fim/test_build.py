@@ -7,6 +7,7 @@ from fim.prompt import Control, Piece, Prompt
 from fim.window import Anchor, Budget, Placement, place
 from tests.fim.families import MODELS, Model, template
 
+BUDGET = Budget(before_chars=200, suffix_chars=80)
 PLACEMENT = Placement(Anchor("before\n", "suffix\n", BUDGET), "typed", kept=False)
 EXTRA = [("lib/a.py", "aaa\n"), ("b.py", "bbb")]
 

@@ -148,7 +148,7 @@ def test_place_takes_the_most_recent_anchor_that_holds() -> None:
 def test_place_anchors_at_the_start_of_the_cursor_s_line() -> None:
     for end in ("\n", "\r\n", "\r"):
         placement = place([], f"one{end}two{end}  thr", "ee", BUDGET)
-        assert placement.anchor == Anchor(f"one{end}two{end}", "ee")
+        assert placement.anchor == Anchor(f"one{end}two{end}", "ee", BUDGET)
         assert placement.typed == "  thr"
 
 
