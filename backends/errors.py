@@ -104,7 +104,8 @@ class WorkerTimeout(BackendError):
 def _tree(root: type[MidspanError]) -> dict[str, type[MidspanError]]:
     found = {root.kind: root}
     for child in root.__subclasses__():
-        found |= _tree(child)
+        if child.__module__ == __name__:  # others are refinements that stay on their side
+            found |= _tree(child)
     return found
 
 
