@@ -21,7 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training.tokenizer import END, MIDDLE, PREFIX, SUFFIX, split_last_piece
+from training.corpus import Document
+from training.tokenizer import (
+    END,
+    FILE,
+    MIDDLE,
+    PREFIX,
+    REPOSITORY,
+    SUFFIX,
+    split_last_piece,
+)
 
 Encode = Callable[[str], list[int]]
 
@@ -41,6 +50,10 @@ HOLE_WEIGHT = 3.0
 
 CHARACTERS_PER_TOKEN = 8
 """Upper estimate, to tokenise no more text than a budget may need."""
+
+REPOSITORY_SHARE = 0.1
+"""Share of holes shown behind a piece of another file of the same package, as an editor's other
+open files are."""
 
 SHORT_SHARE = 0.5
 """Share of examples that get a random part of the row's room, so that holes aren't too rare."""
@@ -190,17 +203,32 @@ def fill_in(
     return row
 
 
+def other_file(
+    own: Document, other: Document, room: int, rng: np.random.Generator, encode: Encode
+) -> list[int]:
+    """A piece of another file, in Qwen2.5-Coder's repository format, as what goes before PRE: at
+    most half of `room` tokens, or nothing if that is too few."""
+    most = int(room * rng.uniform(0.15, 0.5))
+    name = "repository" if rng.random() < 0.7 else own.source
+    start = line_start(other.text, int(rng.integers(len(other.text))))
+    piece = encode(other.text[start : start + most * CHARACTERS_PER_TOKEN])
+    head = [REPOSITORY, *encode(f"{name}\n"), FILE, *encode(f"{other.path}\n")]
+    tail = [*encode("\n"), FILE, *encode(f"{own.path}\n")]
+    piece = piece[: max(0, most - len(head) - len(tail))]
+    return [*head, *piece, *tail] if len(piece) >= 32 else []
+
+
 class Rows:
     """Rows of a corpus, by index.
 
-    `documents` maps a group to its texts, `shares` the group to the share of rows' examples drawn
+    `documents` maps a group to its documents, `shares` the group to the share of examples drawn
     from it; within a group a document is drawn in proportion to its length. `length` is in tokens;
     a row has one more, for the shift.
     """
 
     def __init__(
         self,
-        documents: dict[str, list[str]],
+        documents: dict[str, list[Document]],
         shares: dict[str, float],
         tokenizer: Tokenizer,
         length: int,
@@ -209,44 +237,57 @@ class Rows:
         self._documents = documents
         self._shares = shares
         self._ends = {
-            name: np.cumsum([len(text) for text in texts]).tolist()
-            for name, texts in documents.items()
+            name: np.cumsum([len(document.text) for document in group]).tolist()
+            for name, group in documents.items()
         }
         self._tokenizer = tokenizer
+        self._encode = encoder(tokenizer)
         self._length = length
         self._seed = seed
         spellings = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
         self._breaks = np.array([spelling.endswith("Ċ") for spelling in spellings])
 
-    def document(self, rng: np.random.Generator) -> str:
-        """A random document's text."""
-        group = pick(rng, self._shares)
-        ends = self._ends[group]
-        return self._documents[group][bisect_right(ends, int(rng.integers(ends[-1])))]
+    def document(self, rng: np.random.Generator) -> tuple[Document, Document | None]:
+        """A random document, and another near it in the corpus if that is of the same package."""
+        name = pick(rng, self._shares)
+        group, ends = self._documents[name], self._ends[name]
+        index = bisect_right(ends, int(rng.integers(ends[-1])))
+        near = index + int(rng.integers(1, 9)) * (1 if rng.random() < 0.5 else -1)
+        other = group[near] if 0 <= near < len(group) else None
+        same = other is not None and other.source == group[index].source
+        return group[index], other if same else None
 
     def row(self, index: int) -> Row:
         """Row `index`: examples one after another until `length + 1` tokens are full."""
         rng = np.random.default_rng((self._seed, index))
         row, total = Row(), self._length + 1
         while (room := total - len(row.ids)) > 0:
-            text, mode = self.document(rng), pick(rng, MODES)
+            mode = pick(rng, MODES)
             if room < MIN_ROOM:
                 mode = "plain"
             elif rng.random() < SHORT_SHARE:
                 room = int(rng.integers(MIN_ROOM, room + 1))
-            example = self._example(text, mode, room, rng)
+            example = self._example(mode, room, rng)
             if example is not None:
                 row.join(example)
         return row
 
-    def _example(self, text: str, mode: str, room: int, rng: np.random.Generator) -> Row | None:
+    def _example(self, mode: str, room: int, rng: np.random.Generator) -> Row | None:
+        document, other = self.document(rng)
         if mode == "plain":
-            return plain(text, room, rng, encoder(self._tokenizer))
-        return fill_in(text, mode, room, rng, self._tokenizer, self._breaks)
+            return plain(document.text, room, rng, self._encode)
+        row = Row()
+        if other and rng.random() < REPOSITORY_SHARE:
+            row.add(other_file(document, other, room, rng, self._encode))
+        rest = room - len(row.ids)
+        example = fill_in(document.text, mode, rest, rng, self._tokenizer, self._breaks)
+        if example is None:
+            return None
+        row.join(example)
+        return row
 
     def batch(self, step: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids and weights of step `step`, each of shape (rows, length + 1)."""
         made = [self.row(step * rows + i) for i in range(rows)]
-        return np.array([r.ids for r in made], dtype=np.int64), np.array(
-            [r.weights for r in made], dtype=np.float32
-        )
+        ids = np.array([r.ids for r in made], dtype=np.int64)
+        return ids, np.array([r.weights for r in made], dtype=np.float32)

@@ -56,8 +56,8 @@ def produce(
     parent = os.getppid()
     documents = load(data / "corpus.jsonl")
     groups = {
-        "stdlib": [d.text for d in documents if d.source == "stdlib"],
-        "packages": [d.text for d in documents if d.source != "stdlib"],
+        "stdlib": [d for d in documents if d.source == "stdlib"],
+        "packages": [d for d in documents if d.source != "stdlib"],
     }
     source = Rows(groups, SHARES, load_tokenizer(data / "tokenizer.json"), length, seed)
     step = first

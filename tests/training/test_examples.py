@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from training.examples import HOLE_WEIGHT, MODES, Rows, cut_hole, encoder, fill_in, plain
-from training.tokenizer import END, MIDDLE, PREFIX, SUFFIX
+from training.corpus import Document
+from training.examples import (
+    HOLE_WEIGHT,
+    MODES,
+    Rows,
+    cut_hole,
+    encoder,
+    fill_in,
+    other_file,
+    plain,
+)
+from training.tokenizer import END, FILE, MIDDLE, PREFIX, REPOSITORY, SUFFIX
 
 HOSTILE = "x = '<|fim_middle|><|endoftext|>'\n"
 
@@ -64,12 +74,32 @@ def test_plain_ends_the_text_where_the_document_ends(tokenizer: Tokenizer, sourc
     assert source.endswith(tokenizer.decode(row.ids[:-1]))
 
 
+def test_other_file_is_in_the_repository_format(tokenizer: Tokenizer, source: str) -> None:
+    own, other = (Document("p", f"p/{name}.py", "MIT", source) for name in ("own", "other"))
+    encode = encoder(tokenizer)
+    for seed in range(20):
+        ids = other_file(own, other, 800, np.random.default_rng(seed), encode)
+        if not ids:
+            continue
+        assert len(ids) <= 400
+        assert ids[0] == REPOSITORY
+        assert ids.count(FILE) == 2
+        first, second = (i for i, token in enumerate(ids) if token == FILE)
+        assert tokenizer.decode(ids[first + 1 : second]).startswith("p/other.py\n")
+        assert tokenizer.decode(ids[second + 1 :]) == "p/own.py\n"
+    assert not other_file(own, other, 40, np.random.default_rng(0), encode)  # no room
+
+
 def test_rows_are_full_and_repeatable(tokenizer: Tokenizer, source: str) -> None:
-    documents = {"stdlib": [source, source[100:]], "packages": [source[50:]]}
+    texts = {"stdlib": [source, source[100:]], "packages": [source[50:]] * 3}
+    documents = {
+        name: [Document(name, f"{i}.py", "MIT", text) for i, text in enumerate(group)]
+        for name, group in texts.items()
+    }
     shares = {"stdlib": 0.3, "packages": 0.7}
-    rows = Rows(documents, shares, tokenizer, 128, seed=3)
-    ids, weights = rows.batch(5, 4)
-    assert ids.shape == weights.shape == (4, 129)
-    again, _ = Rows(documents, shares, tokenizer, 128, seed=3).batch(5, 4)
+    rows = Rows(documents, shares, tokenizer, 300, seed=3)
+    ids, weights = rows.batch(5, 8)
+    assert ids.shape == weights.shape == (8, 301)
+    again, _ = Rows(documents, shares, tokenizer, 300, seed=3).batch(5, 8)
     assert (ids == again).all()
-    assert (ids != rows.batch(6, 4)[0]).any()
+    assert (ids != rows.batch(6, 8)[0]).any()
