@@ -88,24 +88,23 @@ class MidspanProtocol(LanguageServerProtocol):
             self._handle_answer(data)
 
     def _handle_call(self, data: dict[str, Any]) -> None:
-        method, msg_id = data["method"], data.get("id")
-        is_request = isinstance(msg_id, int | str)
+        method, msg_id = data["method"], _id_of(data)
         refusal = self._refusal(data)
         if refusal is not None:
             logger.info("refused %r: %s", method, refusal[1])
-            if is_request:
+            if msg_id is not None:
                 self._refuse(msg_id, *refusal)
             return
         if method == types.INITIALIZE:
             self._lifecycle = Lifecycle.RUNNING
         try:
-            self._prepare(method, data, is_request)
+            self._prepare(method, data)
             message = self.structure_message(data)
         except Exception as exc:
             logger.warning("wrong parameters of %r (%s)", method, type(exc).__name__)
             if method == types.INITIALIZE:
                 self._lifecycle = Lifecycle.NEW
-            if is_request:
+            if msg_id is not None:
                 error = JsonRpcInvalidParams(f"The parameters of {method} are wrong.")
                 self._send_response(msg_id, error=error.to_response_error())
             return
@@ -116,7 +115,7 @@ class MidspanProtocol(LanguageServerProtocol):
         method = data["method"]
         if not isinstance(method, str):
             return INVALID_REQUEST, "The method is no string."
-        if "id" in data and (not isinstance(data["id"], int | str) or data["id"] is True):
+        if "id" in data and _id_of(data) is None:
             return INVALID_REQUEST, "The id is neither a number nor a string."
         if data.get("jsonrpc", self.VERSION) != self.VERSION:
             return INVALID_REQUEST, "Only JSON-RPC 2.0 is spoken here."
@@ -130,7 +129,7 @@ class MidspanProtocol(LanguageServerProtocol):
             return INVALID_REQUEST, "The server was shut down."
         return None
 
-    def _prepare(self, method: str, data: dict[str, Any], is_request: bool) -> None:
+    def _prepare(self, method: str, data: dict[str, Any]) -> None:
         """Make the raw message one that pygls can convert."""
         data["jsonrpc"] = self.VERSION
         params = data.get("params")
@@ -142,30 +141,27 @@ class MidspanProtocol(LanguageServerProtocol):
         elif method in self.tolerations and isinstance(params, dict):
             self.tolerations[method](params)
         if self.get_message_type(method) is None:
-            allowed = {"id", "method", "jsonrpc"} if is_request else {"method", "jsonrpc"}
-            for key in set(data) - allowed:
+            for key in set(data) - {"id", "method", "jsonrpc"}:
                 del data[key]
             data["params"] = params
 
     def _handle_answer(self, data: dict[str, Any]) -> None:
-        msg_id = data.get("id")
-        future = self._request_futures.get(msg_id) if isinstance(msg_id, int | str) else None
-        if future is None or future.done():
-            # A request of ours that was cancelled while we waited: the late answer means nothing.
-            logger.debug("ignored an answer to nothing that is waited for")
-            if isinstance(msg_id, int | str):
-                self._request_futures.pop(msg_id, None)
-                self._result_types.pop(msg_id, None)
+        msg_id = _id_of(data)
+        if msg_id is None or msg_id not in self._result_types:
+            logger.debug("ignored an answer to nothing that was asked")
             return
-        self._result_types.pop(msg_id, None)
+        del self._result_types[msg_id]
+        future = self._request_futures.pop(msg_id, None)
+        if future is None or future.done():
+            # We were cancelled while we waited: the late answer means nothing.
+            return
         error = data.get("error")
         if isinstance(error, dict):
-            self._request_futures.pop(msg_id)
             future.set_exception(
                 JsonRpcException(str(error.get("message")), code=_integer(error.get("code")))
             )
-            return
-        self._handle_response(msg_id, data.get("result"))
+        else:
+            future.set_result(data.get("result"))
 
     # --- outgoing -------------------------------------------------------------------------
 
@@ -200,7 +196,7 @@ class MidspanProtocol(LanguageServerProtocol):
         return result
 
     @lsp_method(types.SHUTDOWN)
-    def lsp_shutdown(self, *args: Any) -> None:
+    def lsp_shutdown(self, *args: Any) -> None:  # type: ignore[override]
         """Stop everything under way; only `exit` is expected from here on."""
         self._lifecycle = Lifecycle.SHUT_DOWN
         for future in list(self._request_futures.values()):
@@ -236,7 +232,9 @@ class MidspanProtocol(LanguageServerProtocol):
         self._server.documents.close(params.text_document.uri)
 
     @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
-    async def lsp_workspace__execute_command(self, params: types.ExecuteCommandParams) -> Any:
+    async def lsp_workspace__execute_command(  # type: ignore[override]
+        self, params: types.ExecuteCommandParams
+    ) -> Any:
         """Run a command. As a coroutine, so that `$/cancelRequest` reaches it."""
         handler = self.fm.commands.get(params.command)
         if handler is None:
@@ -266,6 +264,11 @@ def place_of(position: types.Position) -> Place:
 def position_of(place: Place) -> types.Position:
     """Our position as the wire's."""
     return types.Position(place.line, place.character)
+
+
+def _id_of(data: dict[str, Any]) -> int | str | None:
+    msg_id = data.get("id")
+    return msg_id if isinstance(msg_id, int | str) and not isinstance(msg_id, bool) else None
 
 
 def _integer(value: object) -> int | None:

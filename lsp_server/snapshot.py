@@ -25,6 +25,7 @@ class Snapshot:
 
     uri: str
     path: str
+    language_id: str
     revision: int
     before: str
     after: str
@@ -36,14 +37,20 @@ class Snapshot:
         return self.after.partition("\n")[0]
 
 
-def take(document: Document, start: int, end: int | None = None, inserted: str = "") -> Snapshot:
-    """The gap from offset `start` to `end` (default: `start`), as if `inserted` stood before it."""
+def take(
+    document: Document, start: int, end: int | None = None, lead: str = "", trail: str = ""
+) -> Snapshot:
+    """The gap from offset `start` to `end` (default: `start`).
+
+    As if `lead` stood before the gap and `trail` behind it.
+    """
     end = start if end is None else end
-    before = document.text[_window_start(document, start) : start] + inserted
-    after = document.text[end : _window_end(document, end)]
+    before = document.text[_window_start(document, start) : start] + lead
+    after = trail + document.text[end : _window_end(document, end)]
     return Snapshot(
         uri=document.uri,
         path=document.path,
+        language_id=document.language_id,
         revision=document.revision,
         before=_newlines(before),
         after=_newlines(after),

@@ -42,7 +42,7 @@ TOO_LARGE = "the document is too large ({:.0f} MB; the limit is {:.0f} MB)"
 SECRET = "{}, so it is not shown to a model"  # noqa: S105 - a sentence
 MOVED_ON = "the document changed meanwhile"
 EMPTY = "the model had nothing to add"
-NO_MANAGER = "the backend manager is not running"
+BUG = "midspan failed; its log says where"
 
 # Errors that keep suggestions away until the user does something, and how they are shown.
 # The first class that matches counts.

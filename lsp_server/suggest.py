@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backends.errors import MidspanError
 from lsp_server import snapshot as snapshots
@@ -16,6 +16,7 @@ from lsp_server import status
 from lsp_server.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from fim.postprocess import Tidied
     from lsp_server.language_server import MidspanServer
 
 
@@ -62,22 +63,31 @@ async def _generate(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
     try:
         with ls.status.working("Completing"):
             answer = await ls.manager.infill(_body(ls, snapshot, ask))
+        tidied = _tidied(answer, snapshot, ask)
     except MidspanError as exc:
         ls.status.failed(exc)
         return ""
+    except Exception as exc:  # a bug of ours: in the log, not in the user's face
+        ls.report_server_error(exc, type(exc))
+        ls.status.failed(MidspanError(status.BUG))
+        return ""
+    ls.status.answered(str(answer.get("model") or ""))
+    if not tidied.text:
+        ls.status.none(tidied.reason or status.EMPTY)
+    return tidied.text
+
+
+def _tidied(answer: dict[str, Any], snapshot: Snapshot, ask: Ask) -> Tidied:
     from fim.postprocess import tidy
 
-    tidied = tidy(
+    return tidy(
         str(answer.get("content") or ""),
         prefix=snapshot.before,
         suffix=snapshot.after,
         line_ending=snapshot.line_ending,
         single_line=ask.single_line,
+        language_id=snapshot.language_id,
     )
-    ls.status.answered(str(answer.get("model") or ""))
-    if not tidied.text:
-        ls.status.none(tidied.reason or status.EMPTY)
-    return tidied.text
 
 
 def _body(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> dict[str, object]:

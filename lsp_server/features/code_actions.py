@@ -6,6 +6,8 @@ action it chose, or runs the action's command where it cannot resolve.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -27,6 +29,16 @@ FILL_HERE = "Fill in here"
 COMPLETE_BODY = "Complete this function body"
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The offsets to replace, and what is written around the generated text."""
+
+    start: int
+    end: int
+    lead: str = ""
+    trail: str = ""
+
+
 async def code_action(
     ls: MidspanServer, params: types.CodeActionParams
 ) -> list[types.CodeAction | types.Command]:
@@ -35,11 +47,11 @@ async def code_action(
     if document is None or not _asked_for(params.context) or refusal(document):
         return []
     cursor = document.offset(place_of(params.range.start))
-    gaps = {FILL_HERE: (cursor, cursor)}
-    body = _body_at(document, cursor)
-    if body is not None:
-        gaps[COMPLETE_BODY] = body
-    return [_action(ls, document, title, *gap) for title, gap in gaps.items()]
+    return [
+        _action(ls, document, title, cursor)
+        for title, find in GAPS.items()
+        if find(document, cursor) is not None
+    ]
 
 
 async def resolve(ls: MidspanServer, action: types.CodeAction) -> types.CodeAction:
@@ -63,8 +75,8 @@ async def fill(ls: MidspanServer, params: types.ExecuteCommandParams) -> None:
 async def _filled(
     ls: MidspanServer, data: Any, token: types.ProgressToken | None
 ) -> types.WorkspaceEdit:
-    document, start, end, title = _chosen(ls, data)
-    snapshot = take(document, start, end)
+    document, gap, title = _chosen(ls, data)
+    snapshot = take(document, gap.start, gap.end, gap.lead, gap.trail)
     ask = Ask(
         max_tokens=ls.settings.max_tokens_action,
         single_line=False,
@@ -75,17 +87,17 @@ async def _filled(
         text = await suggest(ls, snapshot, ask)
     if not text:
         raise _nothing(ls, snapshot)
-    new = types.TextEdit(
-        types.Range(position_of(document.place(start)), position_of(document.place(end))), text
-    )
+    start, end = position_of(document.place(gap.start)), position_of(document.place(gap.end))
+    new = types.TextEdit(types.Range(start, end), gap.lead + text + gap.trail)
     return _workspace_edit(ls, document, new)
 
 
-def _chosen(ls: MidspanServer, data: Any) -> tuple[Document, int, int, str]:
+def _chosen(ls: MidspanServer, data: Any) -> tuple[Document, Gap, str]:
     """What the data of a listed action stands for. Raises JsonRpcException."""
     try:
         uri, title = str(data["uri"]), str(data["title"])
-        revision, start, end = int(data["revision"]), int(data["start"]), int(data["end"])
+        revision, cursor = int(data["revision"]), int(data["cursor"])
+        find = GAPS[title]
     except (TypeError, KeyError, ValueError) as exc:
         raise JsonRpcInvalidParams("This is no code action of midspan's.") from exc
     document = ls.documents.get(uri)
@@ -93,7 +105,10 @@ def _chosen(ls: MidspanServer, data: Any) -> tuple[Document, int, int, str]:
         raise JsonRpcException(f"{status.MOVED_ON}; choose it again", code=CONTENT_MODIFIED)
     if reason := refusal(document):
         raise JsonRpcException(reason, code=REQUEST_FAILED)
-    return document, start, end, title
+    gap = find(document, cursor)
+    if gap is None:
+        raise JsonRpcInvalidParams("There is nothing to fill in there.")
+    return document, gap, title
 
 
 def _nothing(ls: MidspanServer, snapshot: Snapshot) -> JsonRpcException:
@@ -128,22 +143,32 @@ def _text(kind: types.CodeActionKind | str) -> str:
     return kind.value if isinstance(kind, types.CodeActionKind) else kind
 
 
-def _body_at(document: Document, cursor: int) -> tuple[int, int] | None:
+def _cursor_gap(document: Document, cursor: int) -> Gap | None:
+    return Gap(cursor, cursor)
+
+
+def _body_gap(document: Document, cursor: int) -> Gap | None:
     from fim.scope import body_to_fill
 
     region = body_to_fill(document.text, cursor, document.language_id)
-    return None if region is None else (region.start, region.end)
+    return None if region is None else Gap(region.start, region.end, region.lead, region.trail)
+
+
+# What each action fills, by its title.
+GAPS: dict[str, Callable[[Document, int], Gap | None]] = {
+    FILL_HERE: _cursor_gap,
+    COMPLETE_BODY: _body_gap,
+}
 
 
 def _action(
-    ls: MidspanServer, document: Document, title: str, start: int, end: int
+    ls: MidspanServer, document: Document, title: str, cursor: int
 ) -> types.CodeAction | types.Command:
     data = {
         "uri": document.uri,
         "title": title,
         "revision": document.revision,
-        "start": start,
-        "end": end,
+        "cursor": cursor,
     }
     command = types.Command(title=title, command=FILL_COMMAND, arguments=[data])
     if not ls.client.action_literals:

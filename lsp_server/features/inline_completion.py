@@ -42,7 +42,7 @@ async def inline_completion(
     if reason := refusal(document) or switched_off(document, ls.settings, ls.toggles):
         return _nothing(ls, reason)
     start, end, chosen = _gap(document, params)
-    snapshot = take(document, start, end, inserted=chosen)
+    snapshot = take(document, start, end, lead=chosen)
     text = await suggest(ls, snapshot, while_typing(ls, snapshot, automatic=automatic))
     if not text:
         return types.InlineCompletionList(items=[])

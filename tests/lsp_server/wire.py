@@ -5,14 +5,16 @@ Ships no LSP knowledge beyond framing. Every wait is bounded, so that a hang fai
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.conftest import MIDSPAN
 
 PATIENCE = 30.0  # seconds; only a hang takes that long
 
@@ -25,14 +27,14 @@ def frame(content: object) -> bytes:
 class Wire:
     """The real `midspan lsp`, as a child process."""
 
-    def __init__(self, folder: Path, *, read_stdout: bool = True, **environment: str) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         private = {
             "MIDSPAN_RUNTIME_DIR": str(folder / "run"),
             "MIDSPAN_STATE_DIR": str(folder / "state"),
         }
         self.log = folder / "stderr.log"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lsp_server.cli.main", "lsp"],
+            [*MIDSPAN, "lsp"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log.open("wb"),
@@ -136,7 +138,5 @@ class Wire:
         self.process.wait(PATIENCE)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
-                try:
+                with contextlib.suppress(OSError):
                     pipe.close()
-                except OSError:
-                    pass

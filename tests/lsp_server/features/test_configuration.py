@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+
+from tests.lsp_server.session import NO_ANSWER, Session
+
+PULLS = {
+    "workspace": {"configuration": True, "didChangeConfiguration": {"dynamicRegistration": True}}
+}
+
+
+def answers(session: Session, settings: object) -> None:
+    session.client_answers["workspace/configuration"] = lambda params: [settings]
+
+
+async def test_settings_are_pulled_and_win_over_initialization_options(session: Session):
+    answers(session, {"maxTokens": 7})
+    await session.start(PULLS, {"midspan": {"maxTokens": 5, "maxTokensLine": 3}})
+    await session.status(kind="Normal")
+    asked = await session.until(lambda m: m["method"] == "workspace/configuration")
+    assert asked["params"]["items"] == [{"section": "midspan"}]
+    assert (session.server.settings.max_tokens, session.server.settings.max_tokens_line) == (7, 3)
+    registered = await session.until(lambda m: m["method"] == "client/registerCapability")
+    (registration,) = registered["params"]["registrations"]
+    assert registration["method"] == "workspace/didChangeConfiguration"
+
+
+async def test_pushed_settings_are_taken(session: Session):
+    await session.start()
+    session.open("x = \n")
+    session.notify(
+        "workspace/didChangeConfiguration", {"settings": {"midspan": {"enabled": False}}}
+    )
+    assert await session.items(session.ghost(0, 4)) == []
+
+
+async def test_change_without_settings_is_pulled(session: Session):
+    answers(session, {"maxTokens": 7})
+    await session.start(PULLS)
+    await session.status(kind="Normal")
+    answers(session, {"maxTokens": 8})
+    session.notify("workspace/didChangeConfiguration", {"settings": None})
+    async with asyncio.timeout(20):
+        while session.server.settings.max_tokens != 8:
+            await asyncio.sleep(0.01)
+
+
+async def test_wrong_and_unknown_settings_are_told_once_and_pop_up_nothing(session: Session):
+    await session.start(options={"colour": "red", "maxTokens": "many"})
+    await session.status(kind="Normal")
+    session.notify("workspace/didChangeConfiguration", {"settings": {"midspan": {"colour": 1}}})
+    await session.command("midspan.status")
+    told = [m["params"]["message"] for m in session.messages if m["method"] == "window/logMessage"]
+    assert sorted(told) == [
+        "midspan: midspan.maxTokens must be a whole number from 1 to 4096",
+        "midspan: unknown setting midspan.colour",
+    ]
+    assert not [m for m in session.messages if m["method"] == "window/showMessage"]
+
+
+async def test_client_that_does_not_answer_configuration_gets_suggestions(session: Session):
+    session.client_answers["workspace/configuration"] = lambda params: NO_ANSWER
+    await session.start({"workspace": {"configuration": True}})
+    session.open("x = \n")
+    assert len(await session.items(session.ghost(0, 4))) == 1
+
+
+async def test_copilots_own_options_are_no_unknown_settings(session: Session):
+    await session.start(options={"editorInfo": {}, "editorPluginInfo": {}})
+    await session.status(kind="Normal")
+    assert not [m for m in session.messages if m["method"] == "window/logMessage"]
