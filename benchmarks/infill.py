@@ -192,7 +192,7 @@ async def ask_model(
         for number, cut in enumerate(cut_list):
             # The same windows as an editor's request.
             document = Document(cut.path, cut.prefix + cut.suffix, 1, "python")
-            snapshot = take(document, len(cut.prefix))
+            snapshot = take(document, len(cut.prefix), len(cut.prefix))
             body: dict[str, object] = {
                 "input_prefix": snapshot.before,
                 "input_suffix": snapshot.after,

@@ -70,7 +70,7 @@ def complete(place: str, model: str | None, max_tokens: int, as_json: bool) -> i
     spot = parse_place(place)
     document = open_document(spot.path)
     offset = offset_of(document, spot)
-    snapshot = take(document, offset)
+    snapshot = take(document, offset, offset)
     on_line = single_line(snapshot, Settings().multiline, automatic=True)
     body: dict[str, object] = {
         "input_prefix": snapshot.before,

@@ -7,6 +7,7 @@ like that; otherwise the next character is typed. Must not know how it is shown.
 from __future__ import annotations
 
 import ast
+import io
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def choose(path: Path, text: str, function: str | None = None) -> Passage:
             raise BadRequest(f"{path} has no function named {function}.")
     else:
         found = [row for row in found if MIN_LINES <= row[2] - row[1] <= MAX_LINES]
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))  # str.splitlines also splits at form feeds
     if found:
         name, first, end = found[0]
     elif len(lines) >= 2:
@@ -149,7 +150,9 @@ async def type_passage(editor: Editor, passage: Passage) -> AsyncIterator[Step]:
     typed = ""
     while len(typed) < len(passage.body):
         started = time.perf_counter()
-        typed = await hands.insert(typed, passage.body[len(typed)])
+        # One key makes both characters of a Windows line end.
+        key = 2 if passage.body.startswith("\r\n", len(typed)) else 1
+        typed = await hands.insert(typed, passage.body[len(typed) : len(typed) + key])
         item = await hands.ask(typed)
         ms = 1000 * (time.perf_counter() - started)
         ghost = hands.ghost(typed, item) if item else ""
