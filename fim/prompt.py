@@ -6,7 +6,10 @@ tokenised with specials off, so no document can inject a control token.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,17 @@ class Prompt:
     head: tuple[Piece, ...]
     tail: str
     close: tuple[Piece, ...] = ()
+
+
+def apart(text: str, spellings: Iterable[str]) -> list[str]:
+    """Split `text` so that no part holds one of `spellings`; the parts joined are `text`.
+
+    For tokenizers that turn the spelling of some control tokens into the token even with specials
+    off (llama.cpp does with entries marked "user defined"): tokenise the parts one by one.
+    """
+    found = sorted({spelling for spelling in spellings if len(spelling) > 1 and spelling in text})
+    if not found:
+        return [text]
+    pattern = re.compile("|".join(f"(?={re.escape(spelling)})" for spelling in found))
+    cuts = [match.start() + 1 for match in pattern.finditer(text)]
+    return [text[begin:end] for begin, end in pairwise([0, *cuts, len(text)]) if begin < end]
