@@ -177,7 +177,7 @@ def load_message(model: Model, *, safe_mode: bool) -> Load:
     """
     engine = engine_for(model.path)
     read_header(model.path)
-    if not _installed(engine):
+    if not is_installed(engine):
         raise EngineMissing(engines.missing(engine))
     return Load(
         engine=engine.name,
@@ -209,7 +209,7 @@ def facts(model: Model) -> Facts:
         context_length=header.context_length,
         fim=fim,
         no_fim_reason=template.reason if isinstance(template, templates.NoFim) else "",
-        problem="" if _installed(engine) else engines.missing(engine),
+        problem="" if is_installed(engine) else engines.missing(engine),
     )
 
 
@@ -233,7 +233,8 @@ def _processor() -> str:
     return found[1].strip() if found else platform.machine()
 
 
-def _installed(engine: Engine) -> bool:
+def is_installed(engine: Engine) -> bool:
+    """Return whether the engine's runtime can be imported, without importing it."""
     return importlib.util.find_spec(engine.runtime) is not None
 
 

@@ -52,6 +52,9 @@ class Activity:
         """Return `app`, watched."""
 
         async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":  # the lifespan is as long as the manager's
+                await app(scope, receive, send)
+                return
             self._active += 1
             try:
                 await app(scope, receive, send)

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
+from backends import catalogue
 from backends.api.app import Activity, create_app
 from backends.api.guard import Address
 from backends.config import CompletionSettings, ModelSettings, Settings
@@ -42,8 +43,11 @@ MakeManager = Callable[..., Awaitable[Manager]]
 
 
 @pytest_asyncio.fixture
-async def make_manager(private_dirs: Path) -> AsyncIterator[MakeManager]:
+async def make_manager(
+    private_dirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[MakeManager]:
     """Make a manager that knows the named models and runs fake workers; all end with the test."""
+    monkeypatch.setattr(catalogue, "is_installed", lambda engine: True)  # they need none
     async with AsyncExitStack() as stack:
 
         async def make(*names: str, **workers: Any) -> Manager:

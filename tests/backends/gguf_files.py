@@ -58,7 +58,7 @@ def values(tokens: Mapping[str, int] | None = None) -> list[bytes]:
         tokens = dict.fromkeys(FIM_TOKENS, CONTROL) | {"a": NORMAL, "b": NORMAL}
     return [
         text_value("general.architecture", "qwen2"),
-        text_value("general.name", "small"),
+        text_value("general.name", "Qwen2.5-Coder-0.5B"),
         u32_value("qwen2.context_length", 2048),
         u32_value("qwen2.block_count", 6),
         u32_value("qwen2.attention.head_count", 4),

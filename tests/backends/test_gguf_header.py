@@ -19,7 +19,11 @@ GOOD = files.good()
 
 def test_read_returns_what_the_header_says(tmp_path: Path) -> None:
     header = gguf_header.read(files.write(tmp_path / "m.gguf"))
-    assert (header.architecture, header.name, header.file_type) == ("qwen2", "small", 7)
+    assert (header.architecture, header.name, header.file_type) == (
+        "qwen2",
+        "Qwen2.5-Coder-0.5B",
+        7,
+    )
     assert (header.context_length, header.block_count) == (2048, 6)
     assert (header.head_count, header.kv_head_count) == (4, 1)
     assert header.vocabulary_size == 6
