@@ -19,8 +19,10 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--cuts", type=click.IntRange(1), default=300, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--cuts", type=click.IntRange(1), default=300, show_default=True, help="Places to complete at."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which places are drawn.")
 @click.option("--model", help="The model to ask; default: the one in use.")
 @click.option("--baseline-only", is_flag=True, help="Measure the baseline alone.")
 @click.option("--details", is_flag=True, help="Add every cut with its answers to the JSON.")
@@ -43,7 +45,9 @@ def infill(
 
 
 @bench.command()
-@click.option("--runs", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--runs", type=click.IntRange(1), default=20, show_default=True, help="Starts of each server."
+)
 @json_option
 def startup(runs: int, as_json: bool) -> int:
     """Time to `initialize` and idle memory of the language server, beside bare pygls."""

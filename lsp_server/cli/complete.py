@@ -60,7 +60,13 @@ def offset_of(document: Document, place: Place) -> int:
 @click.command()
 @click.argument("place", metavar="FILE:LINE:COL")
 @click.option("--model", help="The model that must answer; default: the one in use.")
-@click.option("--max-tokens", type=click.IntRange(1, 1024), default=64, show_default=True)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1, 1024),
+    default=64,
+    show_default=True,
+    help="The longest completion.",
+)
 @json_option
 def complete(place: str, model: str | None, max_tokens: int, as_json: bool) -> int:
     """Complete the code at FILE:LINE:COL, lines and columns counted from 1.
