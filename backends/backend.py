@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 
@@ -19,6 +19,14 @@ class FinishReason(StrEnum):
     LENGTH = "length"  # max_tokens reached, or the context is full
     DEADLINE = "deadline"  # the request's time was up; what was generated is returned
     CANCELLED = "cancelled"  # the caller went away or asked for something newer
+
+
+class Priority(IntEnum):
+    """What goes first. Work of a lower priority yields to any of a higher one."""
+
+    INLINE = 0  # somebody waits for it at the cursor
+    BULK = 1  # chat, kernels: somebody waits, but not between two keys
+    WARM = 2  # evaluates a prompt before it is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,11 @@ class InfillRequest:
     single_line: bool = False  # stop at the first line end
     prompt_ms: float | None = None  # prefill budget: longer windows are cut to fit it
     deadline_ms: float | None = None  # for the whole request, from its arrival at the worker
+
+    @property
+    def priority(self) -> Priority:
+        """Return WARM for a request that asks for no text."""
+        return Priority.INLINE if self.max_tokens > 0 else Priority.WARM
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from backends.backend import ContextChunk, InfillRequest
 from backends.decoding import healing
@@ -19,12 +18,14 @@ from backends.errors import BadRequest
 from fim.build import build
 from fim.prompt import Control, Piece, Prompt
 from fim.templates import Template
-from fim.window import Anchor, Budget, Placement, place
+from fim.window import Anchor, Budget, place
 
 MAX_DOCUMENTS = 64
 ANCHORS_PER_DOCUMENT = 3
 # A cold anchor is evaluated before the first token can come: longer than this feels broken.
 COLD_PREFILL_MS = 1000.0
+# Its larger successor is evaluated while nothing else is, and given up for any key.
+IDLE_PREFILL_MS = 5000.0
 # In tokens. Steps, so that a jittery measurement does not move the window's edges.
 WINDOWS = (256, 512, 1024, 2048, 4096)
 SUFFIX_SHARE = 0.25
@@ -32,23 +33,29 @@ CHARS_PER_TOKEN = 3.0  # a first guess for code; too generous a window is cut ag
 
 
 @dataclass(frozen=True, slots=True)
-class TokenPrompt:
-    """A prompt ready to be evaluated. `pending` are bytes to generate again (token healing)."""
+class Anchored:
+    """An anchor and the tokens of everything up to it, control tokens and context included."""
 
-    key: Hashable
-    tokens: list[int]
-    pending: bytes
-    truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Anchored:
-    """An anchor and the tokens of everything up to it."""
-
-    id: int
     anchor: Anchor
     extra: tuple[ContextChunk, ...]
     tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrompt:
+    """A prompt ready to be evaluated. `pending` are bytes to generate again (token healing)."""
+
+    document: str | None
+    anchored: Anchored
+    tokens: list[int]
+    pending: bytes
+    truncated: bool  # the document has more text than the prompt shows
+    typed_far: bool  # a new anchor will soon be needed
+
+    @property
+    def key(self) -> Hashable:
+        """Return what the prompt's sequence is kept under: the document and the anchor's text."""
+        return self.document, self.anchored.anchor, self.anchored.extra
 
 
 class Prompter:
@@ -61,82 +68,85 @@ class Prompter:
         self._model = model
         self._template = template
         self._prefill_rate = prefill_rate
-        self._anchored: OrderedDict[str, list[_Anchored]] = OrderedDict()
-        self._ids = count()
+        self._known: OrderedDict[str, list[Anchored]] = OrderedDict()
 
     def prompt(self, request: InfillRequest) -> TokenPrompt:
-        """Return the prompt for `request`. Raises BadRequest where it can't fit the context."""
-        window = self._window(request)
-        while True:
-            anchored, placement, prompt = self._place(request, window)
-            kept, pending = healing.split(
-                self._model.tokenize(prompt.tail), self._model.token_bytes
-            )
-            tokens = [*anchored.tokens, *kept, *self._tokens(prompt.close)]
-            if len(tokens) < self._model.context_length:
-                break
-            # The text has fewer characters to a token than guessed, or much repository context.
-            if window <= 1:
-                raise BadRequest("the context chunks leave no room for the document itself")
-            window //= 2
-        if request.document is not None:
-            self._remember(request.document, anchored)
-        return TokenPrompt(
-            key=(request.document, anchored.id),
-            tokens=tokens,
-            pending=pending,
-            truncated=len(placement.anchor.before) + len(placement.typed) < len(request.prefix)
-            or len(placement.anchor.suffix) < len(request.suffix),
-        )
+        """Return the prompt for `request`, behind an anchor that holds or else a new one.
 
-    def forget(self, document: str) -> None:
-        """Drop the anchors of a closed document."""
-        self._anchored.pop(document, None)
+        Raises BadRequest where even the smallest can't fit the context.
+        """
+        known = self._known.get(request.document or "", [])
+        known = [anchored for anchored in known if anchored.extra == request.extra]
+        window = self._window(request, request.prompt_ms or COLD_PREFILL_MS)
+        return self._fitting(request, window, known)
 
-    def _window(self, request: InfillRequest) -> int:
-        """Return how many tokens of the document to show: what a cold prefill can afford."""
-        budget_ms = request.prompt_ms if request.prompt_ms is not None else COLD_PREFILL_MS
-        affordable = self._prefill_rate() * budget_ms / 1000
+    def prepared(self, request: InfillRequest, current: TokenPrompt) -> TokenPrompt | None:
+        """Return the prompt to evaluate while nothing else is, for the keys after `current`.
+
+        It shows more of the document than `prompt` can afford, or moves the anchor up to the
+        cursor before there is too much typed text behind it. None where neither gains anything.
+        """
+        window = self._window(request, IDLE_PREFILL_MS)
+        budget = current.anchored.anchor.budget
+        grows = current.truncated and _budget(window).before_chars > budget.before_chars
+        return self._fitting(request, window, []) if grows or current.typed_far else None
+
+    def remember(self, prompt: TokenPrompt) -> None:
+        """Put the prompt's anchor first among its document's; the oldest document may go."""
+        if prompt.document is None:
+            return
+        known = self._known.pop(prompt.document, [])
+        others = [other for other in known if other.anchor != prompt.anchored.anchor]
+        self._known[prompt.document] = [prompt.anchored, *others][:ANCHORS_PER_DOCUMENT]
+        while len(self._known) > MAX_DOCUMENTS:
+            self._known.popitem(last=False)
+
+    def _window(self, request: InfillRequest, prefill_ms: float) -> int:
+        """Return how many tokens of the document to show: what a prefill of that time affords."""
+        affordable = self._prefill_rate() * prefill_ms / 1000
         window = max((size for size in WINDOWS if size <= affordable), default=WINDOWS[0])
         # Long completions end early rather than see nothing of the document.
         length = self._model.context_length
         room = length - min(request.max_tokens, length // 4) - healing.MAX_DROPPED
         return min(window, room)
 
-    def _place(self, request: InfillRequest, window: int) -> tuple[_Anchored, Placement, Prompt]:
-        known = [
-            anchored
-            for anchored in self._anchored.get(request.document or "", [])
-            if anchored.extra == request.extra
-        ]
-        budget = Budget(
-            before_chars=int(window * (1 - SUFFIX_SHARE) * CHARS_PER_TOKEN),
-            suffix_chars=int(window * SUFFIX_SHARE * CHARS_PER_TOKEN),
-        )
-        placement = place(
-            [anchored.anchor for anchored in known], request.prefix, request.suffix, budget
-        )
-        prompt = build(
-            self._template,
-            placement,
-            extra=[(chunk.filename, chunk.text) for chunk in request.extra],
-            path=request.path,
-        )
-        for anchored in known:
-            if anchored.anchor == placement.anchor:
-                return anchored, placement, prompt
-        tokens = self._tokens(prompt.head)
-        if self._model.vocab.bos is not None:
-            tokens.insert(0, self._model.vocab.bos)
-        anchored = _Anchored(next(self._ids), placement.anchor, request.extra, tokens)
-        return anchored, placement, prompt
+    def _fitting(
+        self, request: InfillRequest, window: int, known: Sequence[Anchored]
+    ) -> TokenPrompt:
+        """Return the prompt for a window of `window` tokens, or smaller if the context is."""
+        while True:
+            prompt = self._build(request, window, known)
+            if len(prompt.tokens) < self._model.context_length:
+                return prompt
+            # The text has fewer characters to a token than guessed, or much repository context.
+            if window <= 1:
+                raise BadRequest("the context chunks leave no room for the document itself")
+            window //= 2
 
-    def _remember(self, document: str, anchored: _Anchored) -> None:
-        """Put `anchored` first among its document's, and the document last to be dropped."""
-        others = [other for other in self._anchored.pop(document, []) if other is not anchored]
-        self._anchored[document] = [anchored, *others][:ANCHORS_PER_DOCUMENT]
-        while len(self._anchored) > MAX_DOCUMENTS:
-            self._anchored.popitem(last=False)
+    def _build(self, request: InfillRequest, window: int, known: Sequence[Anchored]) -> TokenPrompt:
+        anchors = [anchored.anchor for anchored in known]
+        placement = place(anchors, request.prefix, request.suffix, _budget(window))
+        extra = [(chunk.filename, chunk.text) for chunk in request.extra]
+        prompt = build(self._template, placement, extra=extra, path=request.path)
+        anchored = (
+            known[anchors.index(placement.anchor)]
+            if placement.kept
+            else Anchored(placement.anchor, request.extra, self._head(prompt))
+        )
+        kept, pending = healing.split(self._model.tokenize(prompt.tail), self._model.token_bytes)
+        return TokenPrompt(
+            document=request.document,
+            anchored=anchored,
+            tokens=[*anchored.tokens, *kept, *self._tokens(prompt.close)],
+            pending=pending,
+            truncated=len(placement.anchor.before) + len(placement.typed) < len(request.prefix)
+            or len(placement.anchor.suffix) < len(request.suffix),
+            typed_far=2 * len(placement.typed) > placement.anchor.budget.typed_chars,
+        )
+
+    def _head(self, prompt: Prompt) -> list[int]:
+        bos = self._model.vocab.bos
+        return [*([] if bos is None else [bos]), *self._tokens(prompt.head)]
 
     def _tokens(self, pieces: Sequence[Piece]) -> list[int]:
         """Tokenise pieces: control tokens by lookup, text with specials off."""
@@ -147,3 +157,11 @@ class Prompter:
             else:
                 tokens.extend(self._model.tokenize(piece.text))
         return tokens
+
+
+def _budget(window: int) -> Budget:
+    """Return the characters of a window of so many tokens."""
+    return Budget(
+        before_chars=max(1, int(window * (1 - SUFFIX_SHARE) * CHARS_PER_TOKEN)),
+        suffix_chars=max(1, int(window * SUFFIX_SHARE * CHARS_PER_TOKEN)),
+    )

@@ -3,8 +3,10 @@
 One thread calls `run`; any thread may call `submit` and `cancel`. Each turn of the loop
   1. takes in what was submitted or cancelled,
   2. ends what is cancelled or late,
-  3. gives each waiting request a sequence (the newest request of a document wins),
-  4. forms one batch: the next token of every decoding request, then prefill up to the batch's size,
+  3. gives each waiting request a sequence (the newest request of a document wins), or with
+     nothing to do prepares what the next keys will need,
+  4. forms one batch of the most urgent requests: the next token of every one that is decoding,
+     then prefill up to the batch's size,
   5. evaluates it, abortably, and lets each finished feed pick its next token.
 Rule: knows generations and sequences, not text. An aborted batch keeps what it finished.
 """
@@ -16,13 +18,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
-from backends.backend import Chunk, FinishReason, InfillRequest, Timings, Usage
+from backends.backend import (
+    Chunk,
+    FinishReason,
+    InfillRequest,
+    Priority,
+    Timings,
+    Usage,
+)
 from backends.decoding.generation import Generation
 from backends.decoding.healing import VocabularyIndex
-from backends.decoding.prefix_cache import PrefixCache
-from backends.decoding.prompting import Prompter
+from backends.decoding.prefix_cache import Entry, PrefixCache
+from backends.decoding.prompting import Prompter, TokenPrompt
 from backends.decoding.speculation import DraftTuner
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, TokenModel
 from backends.errors import BackendError, MidspanError
@@ -45,10 +55,14 @@ class Waiting:
     request: InfillRequest
     arrived: float
 
-    def superseded_by(self, other: Waiting) -> bool:
-        """Tell whether `other` is a newer request for the same document."""
-        document = self.request.document
-        return document is not None and document == other.request.document and other.id > self.id
+    def supersedes(self, id: int, request: InfillRequest) -> bool:
+        """Tell whether this is a newer request for the same document, and no less urgent."""
+        return (
+            request.document is not None
+            and request.document == self.request.document
+            and self.id > id
+            and self.request.priority <= request.priority
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,9 @@ class Scheduler:
         self._news = False  # something was submitted or cancelled since the last turn
         self._waiting: list[Waiting] = []
         self._active: list[Generation] = []
+        # By document, the latest request and its prompt: what `_prepare` works from.
+        self._prepare_next: dict[str, tuple[InfillRequest, TokenPrompt]] = {}
+        self._own_ids = count(-1, -1)  # older than any caller's, and told to nobody
         self.evaluated_tokens = 0
 
     # -- called from any thread ---------------------------------------------------------------
@@ -138,16 +155,17 @@ class Scheduler:
         while self._take_in():
             self._end_interrupted()
             self._admit()
+            self._prepare()
             try:
                 self._step()
             except MidspanError as exc:
                 logger.error("forward failed: %s", exc)
                 for generation in list(self._active):
-                    self._retire(generation, exc, keep=False)
+                    self._retire(generation, exc)
 
     def _take_in(self) -> bool:
         with self._wake:
-            while not (self._inbox or self._waiting or self._active or self._stopped):
+            while not (self._inbox or self._has_work() or self._stopped):
                 self._wake.wait()
             self._news = False
             self._waiting.extend(self._inbox)
@@ -159,6 +177,9 @@ class Scheduler:
             self._drop(waiting)
         return not self._stopped
 
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._active or self._prepare_next)
+
     def _drop(self, waiting: Waiting) -> None:
         self._waiting.remove(waiting)
         self._emit(waiting.id, Chunk("", (), FinishReason.CANCELLED, Usage(), Timings()))
@@ -168,20 +189,34 @@ class Scheduler:
         for generation in list(self._active):
             reason = generation.interrupted(now)
             if reason is not None:
-                self._retire(generation, generation.finish(reason), keep=True)
+                self._retire(generation, generation.finish(reason))
 
     def _admit(self) -> None:
-        """Start what waits. A newer request of a document supersedes those before it."""
-        for waiting in list(self._waiting):
-            if any(waiting.superseded_by(other) for other in self._waiting):
+        """Start what waits, the urgent first. A newer request supersedes those before it."""
+        for waiting in sorted(self._waiting, key=lambda w: (w.request.priority, w.arrived)):
+            if any(other.supersedes(waiting.id, waiting.request) for other in self._waiting):
                 self._drop(waiting)
                 continue
-            document = waiting.request.document
             for generation in list(self._active):
-                if document is not None and generation.request.document == document:
-                    self._retire(generation, generation.finish(FinishReason.CANCELLED), keep=True)
+                if waiting.supersedes(generation.id, generation.request):
+                    self._retire(generation, generation.finish(FinishReason.CANCELLED))
             if self._start(waiting):
                 self._waiting.remove(waiting)
+
+    def _prepare(self) -> None:
+        """With nothing else to do: evaluate what the next keys in a document will need."""
+        if self._active or not self._prepare_next:
+            return
+        document, (request, current) = next(iter(self._prepare_next.items()))
+        try:
+            prompt = self._prompter.prepared(request, current)
+        except MidspanError:
+            prompt = None  # it was for later only; a key will be told
+        entry = None if prompt is None else self._cache.acquire(prompt.key, prompt.tokens)
+        if prompt is not None and entry is not None:
+            own = Waiting(next(self._own_ids), replace(request, max_tokens=0), time.perf_counter())
+            self._active.append(self._generation(own, prompt, entry))
+        del self._prepare_next[document]
 
     def _start(self, waiting: Waiting) -> bool:
         """Give a request its sequence; False where it must wait for one."""
@@ -195,19 +230,21 @@ class Scheduler:
         entry = self._cache.acquire(key, prompt.tokens)
         if entry is None:
             return False
-        self._active.append(
-            Generation(
-                waiting.id,
-                request,
-                prompt,
-                entry,
-                self._model,
-                self._index,
-                self._end_tokens,
-                waiting.arrived,
-            )
-        )
+        self._prompter.remember(prompt)
+        self._active.append(self._generation(waiting, prompt, entry))
         return True
+
+    def _generation(self, waiting: Waiting, prompt: TokenPrompt, entry: Entry) -> Generation:
+        return Generation(
+            waiting.id,
+            waiting.request,
+            prompt,
+            entry,
+            self._model,
+            self._index,
+            self._end_tokens,
+            waiting.arrived,
+        )
 
     def _step(self) -> None:
         batch = self._batch()
@@ -222,8 +259,8 @@ class Scheduler:
             for share in batch:
                 self._keep_finished(share)
             if isinstance(exc, CacheFull) and not self._cache.reclaim():
-                newest = max(self._active, key=lambda generation: generation.arrived)
-                self._retire(newest, BackendError("the KV cache is full"), keep=False)
+                least = max(self._active, key=lambda g: (g.request.priority, g.arrived))
+                self._retire(least, BackendError("the KV cache is full"))
             return
         self._measure(batch, time.perf_counter() - started)
         for share, own in zip(batch, rows, strict=True):
@@ -244,7 +281,7 @@ class Scheduler:
             self._tuner.verified(generation.held if ended else len(share.draft), generation.held)
             self._cache.rewind(entry, kept + generation.held)
         if chunk.finish_reason is not None:
-            self._retire(generation, chunk, keep=True)
+            self._retire(generation, chunk)
         elif chunk.text:
             self._emit(generation.id, chunk)
 
@@ -253,7 +290,9 @@ class Scheduler:
         room = self._model.max_batch
         length = self._tuner.length() if self._speculate else 0
         batch = []
-        for generation in sorted(self._active, key=lambda g: (len(g.todo) > 1, g.arrived)):
+        urgent = min((g.request.priority for g in self._active), default=Priority.INLINE)
+        ready = [g for g in self._active if g.request.priority == urgent]
+        for generation in sorted(ready, key=lambda g: (len(g.todo) > 1, g.arrived)):
             tokens = generation.todo[: min(room, PREFILL_CHUNK)]
             if not tokens:
                 break  # the batch is full; the rest has its turn in the next one
@@ -263,7 +302,7 @@ class Scheduler:
         return batch
 
     def _for_nothing(self, batch: list[Share]) -> bool:
-        """Tell whether most of the batch's tokens are for requests that nobody waits for.
+        """Tell whether most of the batch's tokens are for nobody, or something urgent has come.
 
         Polled at every node of the graph, so the usual answer comes at once, and without a lock.
         Others in the batch lose at most a micro-batch, which is fed again.
@@ -273,13 +312,15 @@ class Scheduler:
             return False
         if self._stopped:
             return True
-        newer = {waiting.request.document for waiting in tuple(self._inbox)} - {None}
+        inbox = tuple(self._inbox)
+        if any(w.request.priority < batch[0].generation.request.priority for w in inbox):
+            return True
         dead = sum(
             len(share.tokens)
             for share in batch
             if share.generation.id in self._cancels
-            or share.generation.request.document in newer
             or now >= share.generation.deadline
+            or any(w.supersedes(share.generation.id, share.generation.request) for w in inbox)
         )
         return 2 * dead > sum(len(share.tokens) for share in batch)
 
@@ -307,8 +348,18 @@ class Scheduler:
         elif len(batch) == 1:
             self._tuner.measured(tokens, seconds)
 
-    def _retire(self, generation: Generation, last: Chunk | MidspanError, *, keep: bool) -> None:
+    def _retire(self, generation: Generation, last: Chunk | MidspanError) -> None:
+        """End a generation. What was evaluated stays for its document's next request."""
         self._active.remove(generation)
+        request = generation.request
+        failed = isinstance(last, MidspanError)
+        cancelled = isinstance(last, Chunk) and last.finish_reason is FinishReason.CANCELLED
         generation.remember()
-        self._cache.release(generation.entry, keep=keep and generation.request.document is not None)
+        self._cache.release(generation.entry, keep=request.document is not None and not failed)
+        if generation.id < 0:
+            if not (failed or cancelled):
+                self._prompter.remember(generation.prompt)
+            return
+        if request.document is not None and not (failed or cancelled):
+            self._prepare_next[request.document] = request, generation.prompt
         self._emit(generation.id, last)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +48,8 @@ class Running:
         )
         assert isinstance(template, Template)
         self.scheduler = Scheduler(model, template, self._emit, speculate=speculate)
-        self.outcomes: dict[int, Outcome] = defaultdict(Outcome)
+        self.outcomes: dict[int, Outcome] = {}
+        self.ended: list[int] = []
         self._next = 0
 
     def _emit(self, id: int, outcome: Chunk | MidspanError) -> None:
@@ -60,10 +60,12 @@ class Running:
         else:
             mine.chunks.append(outcome)
         if mine.error or mine.finish_reason is not None:
+            self.ended.append(id)
             mine.done.set()
 
     def submit(self, request: InfillRequest) -> int:
         self._next += 1
+        self.outcomes[self._next] = Outcome()
         self.scheduler.submit(self._next, request)
         return self._next
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from backends.decoding.prompting import TokenPrompt
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.token_model import Feed
 from backends.errors import BackendError
-from tests.backends.decoding.harness import running
+from tests.backends.decoding.harness import Running, running
 from tests.backends.decoding.hash_model import HashModel
 from tests.backends.decoding.reference import greedy
 
@@ -107,8 +108,8 @@ def test_more_documents_than_sequences_all_get_answers() -> None:
 class GatedModel(HashModel):
     """Waits in mid-forward, where the abort callback is polled, until told to go on."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.entered = threading.Event()
         self.go_on = threading.Event()
         self.go_on.set()
@@ -275,3 +276,56 @@ def test_a_repeated_request_drafts_from_the_previous_suggestion() -> None:
         assert second.text == first.text
         assert second.usage.completion_tokens > 8
         assert model.steps - before < second.usage.completion_tokens
+
+
+def idle(engine: Running) -> None:
+    """Wait until the scheduler has done what it does while nobody asks for anything."""
+    deadline = time.monotonic() + 30
+    while engine.scheduler._has_work():
+        assert time.monotonic() < deadline, "the scheduler never rests"
+        time.sleep(0.001)
+
+
+def test_a_small_window_is_enlarged_while_idle() -> None:
+    model = HashModel(context_length=2048)
+    with running(model) as engine:
+        engine.scheduler._prefill_rate = 300.0  # tokens per second: 256 can be waited for
+        request = InfillRequest(SOURCE * 40, "", "file:///a.py", max_tokens=2)
+        cold = engine.infill(request).usage
+        idle(engine)
+        warm = engine.infill(replace(request, prefix=request.prefix + "p")).usage
+        assert cold.prompt_tokens < 700
+        assert warm.prompt_tokens > 2 * cold.prompt_tokens
+        assert warm.prompt_tokens - warm.cached_tokens <= 3, "enlarged, and already evaluated"
+
+
+def test_the_anchor_moves_up_while_idle_not_at_a_key() -> None:
+    with running(HashModel(context_length=2048)) as engine:
+        before, after = SOURCE, "\n\nprint(1)\n"
+        document = "file:///a.py"
+        engine.infill(InfillRequest(before, after, document, max_tokens=2))
+        worst = 0
+        for i in range(120):
+            before += f"x{i} = {i}\n"
+            usage = engine.infill(InfillRequest(before, after, document, max_tokens=2)).usage
+            worst = max(worst, usage.prompt_tokens - usage.cached_tokens)
+            idle(engine)
+        assert worst <= 12, "a line's tokens, never the suffix"
+
+
+def test_work_in_advance_yields_to_a_request() -> None:
+    model = GatedModel(context_length=2048)
+    with running(model) as engine:
+        engine.scheduler._prefill_rate = 300.0
+        request = InfillRequest(SOURCE * 40, "", "file:///a.py", max_tokens=2)
+        engine.infill(request)
+        idle(engine)
+        held_up(model)
+        warm = engine.submit(replace(request, document="file:///b.py", max_tokens=0))
+        assert model.entered.wait(10)
+        urgent = engine.submit(replace(request, document="file:///c.py"))
+        time.sleep(0.05)
+        model.go_on.set()
+        engine.wait(urgent)
+        assert engine.wait(warm).finish_reason is FinishReason.LENGTH
+        assert engine.ended.index(urgent) < engine.ended.index(warm)
