@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from backends import launcher, state
+from backends.client import ManagerClient
 from backends.errors import ManagerUnavailable
 
 SERVE = [sys.executable, "-P", "-m", "backends.serve"]
@@ -149,38 +151,45 @@ def test_manager_starts_with_a_read_only_state_folder(
     assert (folders / "runtime" / "state" / "manager.log").exists()
 
 
-@pytest.mark.engine
-def test_killed_manager_takes_its_workers_along(folders: Path, tiny_model: Path) -> None:
+@pytest.fixture
+def with_tiny_model(folders: Path, tiny_model: Path) -> None:
     (folders / "config.toml").write_text(
         f'[completion]\nmodel = "tiny"\n[models.tiny]\npath = {json.dumps(str(tiny_model))}\n'
     )
-    endpoint = launcher.ensure()
-    import asyncio
 
-    from backends.client import ManagerClient
 
-    async def complete() -> int:
-        client = ManagerClient(autostart=False)
-        try:
-            answer = await client.infill({"input_prefix": "def f(", "n_predict": 4})
-            assert answer["usage"]["completion_tokens"] <= 4
-            return int((await client.get("/api/models/current"))["pid"])
-        finally:
-            await client.close()
+async def complete(client: ManagerClient, tokens: int = 4) -> int:
+    answer = await client.infill({"input_prefix": "def f(", "n_predict": tokens})
+    return int(answer["usage"]["completion_tokens"])
 
-    worker = asyncio.run(complete())
+
+@pytest.mark.engine
+async def test_killed_manager_takes_its_workers_along(with_tiny_model: None) -> None:
+    client = ManagerClient()
+    endpoint = await client.ensure()
+    assert 0 < await complete(client) <= 4
+    worker = int((await client.get("/api/models/current"))["pid"])
     assert state.process_start(worker) is not None
     os.kill(endpoint.pid, signal.SIGKILL)
     wait_until(lambda: state.process_start(worker) is None, seconds=2)
-    assert asyncio.run(_complete_again()) <= 4
+    assert 0 < await complete(client) <= 4  # the next keystroke works
+    await client.close()
 
 
-async def _complete_again() -> int:
-    from backends.client import ManagerClient
-
-    client = ManagerClient()
-    try:
-        answer = await client.infill({"input_prefix": "def f(", "n_predict": 4})
-        return int(answer["usage"]["completion_tokens"])
-    finally:
-        await client.close()
+@pytest.mark.engine
+async def test_sigterm_lets_a_completion_finish_and_leaves_no_process(
+    with_tiny_model: None,
+) -> None:
+    client, observer = ManagerClient(), ManagerClient(autostart=False)
+    endpoint = await client.ensure()
+    await complete(client, 1)
+    worker = int((await client.get("/api/models/current"))["pid"])
+    under_way = asyncio.create_task(complete(client, 400))
+    await asyncio.sleep(0.02)
+    os.kill(endpoint.pid, signal.SIGTERM)
+    assert await under_way > 0
+    wait_until(lambda: state.process_start(endpoint.pid) is None)
+    assert state.process_start(worker) is None
+    with pytest.raises(ManagerUnavailable):
+        await observer.get("/health")
+    await client.close()
