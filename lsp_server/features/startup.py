@@ -16,6 +16,8 @@ from lsp_server.features import configuration
 if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
 
+NOTHING = {"input_prefix": "", "input_suffix": ""}
+
 
 async def initialized(ls: MidspanServer, params: types.InitializedParams) -> None:
     """Open the status, and do the rest in the background."""
@@ -34,15 +36,14 @@ async def _warm_up(ls: MidspanServer) -> None:
 
 
 async def _connect(ls: MidspanServer) -> None:
-    """Find or start the manager, and have its model loaded."""
+    """Find or start the manager, and have it load its model: by a request for no tokens."""
     try:
         with ls.status.working("Starting the model"):
-            await ls.manager.ensure()
-            current = await ls.manager.get("/api/models/current")
+            answer = await ls.manager.infill({**NOTHING, "n_predict": 0})
     except MidspanError as exc:
         ls.status.failed(exc)
         return
-    ls.status.ready(str(current.get("name") or ""))
+    ls.status.ready(str(answer.get("model") or ""))
 
 
 def register(ls: MidspanServer) -> None:

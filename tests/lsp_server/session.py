@@ -28,11 +28,15 @@ class FakeManager:
     hang: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     posted: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
+    warmed: int = 0
     cancelled: int = 0
     started: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def infill(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body["n_predict"] == 0:  # the warm-up on `initialized`
+            self.warmed += 1
+            return self._answer("")
         self.asked.append(body)
         self.started.set()
         if self.hang:
@@ -41,13 +45,12 @@ class FakeManager:
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
-        if self.error:
-            raise self.error
-        return {"content": self.content, "model": "fake-1b", "finish_reason": "stop"}
+        return self._answer(self.content)
 
-    async def ensure(self) -> None:
+    def _answer(self, content: str) -> dict[str, Any]:
         if self.error:
             raise self.error
+        return {"content": content, "model": "fake-1b", "finish_reason": "stop"}
 
     async def get(self, path: str, **_: object) -> dict[str, Any]:
         if self.error:
