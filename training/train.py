@@ -147,7 +147,7 @@ class Run:
                 state["seconds"],
             )
             self.longest = max(self.longest, state.get("longest", 0))
-            if state["stage"] == arguments.stage:
+            if state["stage"] == arguments.stage and not arguments.start_rate:
                 self.stage_tokens = state["stage_tokens"]
 
     def save(self) -> None:
@@ -182,6 +182,7 @@ class Run:
             weighted, plain = loss(ids, weights)
             torch.autograd.backward(weighted)
             factor = factor_at(self.stage, self.steps, self.stage_tokens, goal)
+            factor *= self.arguments.start_rate or 1.0
             self.optimizer.step(factor)
             count = ids.shape[0] * (ids.shape[1] - 1)
             self.steps, self.tokens, self.stage_tokens = (
@@ -232,6 +233,11 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument(
         "--init-from-gguf", type=Path, help="start from an exported model's weights"
+    )
+    parser.add_argument(
+        "--start-rate",
+        type=float,
+        help="begin the stage anew, its rates times this: to give a cooldown another length",
     )
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--length", type=int, default=512, help="tokens a row")
