@@ -51,6 +51,7 @@ class Cursor:
     after: str
     syntax: Syntax
     single_line: bool = False
+    cut_off: bool = False  # the document goes on past `after`
 
     @cached_property
     def line(self) -> str:
@@ -85,7 +86,8 @@ class Cursor:
         inserted = self._before + outline(text, self.syntax, self._before.inside)
         if inserted.inside not in self._after:
             self._after[inserted.inside] = outline(self.after, self.syntax, inserted.inside)
-        return (inserted + self._after[inserted.inside]).defects(self.syntax)
+        known = len(inserted.brackets) if self.cut_off else None
+        return (inserted + self._after[inserted.inside]).defects(self.syntax, known)
 
     def shortens(self, text: str, kept: str) -> str:
         """Return `kept` where that is no worse for brackets and quotes, else `text`."""
@@ -115,6 +117,7 @@ def tidy(
         after=_plain_ends(suffix[:LOOK_AHEAD]),
         syntax=syntax_of(language_id),
         single_line=single_line,
+        cut_off=len(suffix) > LOOK_AHEAD,
     )
     shown = tabbed(_plain_ends(text), cursor)
     if not shown.strip():

@@ -181,19 +181,26 @@ class Outline:
     def __add__(self, after: Outline) -> Outline:
         return Outline(self.brackets + after.brackets, self.broken + after.broken, after.inside)
 
-    def defects(self, syntax: Syntax) -> Defects:
-        """Count what has no partner; closers of the wrong kind are passed over."""
-        opened: list[str] = []
+    def defects(self, syntax: Syntax, known: int | None = None) -> Defects:
+        """Count what has no partner; closers of the wrong kind are passed over.
+
+        `known`: only the first so many brackets can be said to be left open, the text is cut off.
+        """
+        opened: list[int] = []
         strays = 0
-        for bracket in self.brackets:
+        for at, bracket in enumerate(self.brackets):
             if bracket in PAIRS:
-                opened.append(bracket)
-            elif opened and PAIRS[opened[-1]] == bracket:
+                opened.append(at)
+            elif opened and PAIRS[self.brackets[opened[-1]]] == bracket:
                 opened.pop()
             else:
                 strays += 1
-        unended = self.inside in (*syntax.quotes, *syntax.long_quotes)
-        return Defects(strays, strays + len(opened) + self.broken + unended)
+        left_open = len(opened)
+        if known is None:
+            left_open += self.inside in (*syntax.quotes, *syntax.long_quotes)
+        else:
+            left_open = sum(at < known for at in opened)
+        return Defects(strays, strays + left_open + self.broken)
 
 
 class Defects(NamedTuple):

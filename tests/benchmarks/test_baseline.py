@@ -78,6 +78,13 @@ def test_complete_of_an_incomplete_token_ends_even_if_nothing_matches() -> None:
     assert NgramBaseline().complete("def f", "") == ""
 
 
+def test_complete_without_inside_words_takes_the_last_token_as_complete() -> None:
+    baseline = NgramBaseline(inside_words=False)
+    baseline.train(CORPUS)
+    assert baseline.complete("for i in ", "") == "range(10):"
+    assert baseline.complete("for i in ra", "") == ""
+
+
 def test_order_below_two_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         NgramBaseline(order=1)

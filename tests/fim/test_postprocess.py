@@ -229,6 +229,17 @@ def test_tidy_of_a_huge_document_looks_near_the_cursor_only() -> None:
     assert tidy("foo(1)", prefix=huge + "y = ", suffix="\n" + huge).text == "foo(1)"
 
 
+@pytest.mark.parametrize("look_ahead", range(2990, 3010))
+def test_tidy_is_not_misled_by_where_its_view_ends(look_ahead: int) -> None:
+    # Wherever the view of what follows ends, in a string or in brackets, a docstring may end here.
+    filler = "x = 1\n" * 300
+    pad = "#" * (look_ahead - len(filler) - 40)
+    after = f'\n{filler}{pad}\ny = f(1, (2, """text (" more""", 3), 4)\n' + filler
+    prefix = 'def f():\n    """Return it'
+    assert tidy('."""', prefix=prefix, suffix=after, language_id="python").text == '."""'
+    assert tidy('."""', prefix=prefix, suffix='"""' + after, language_id="python").text == "."
+
+
 CODE = st.lists(
     st.sampled_from(
         ["foo", "x", " ", "\n", "\n    ", "(", ")", "[", "]", "{", "}", ", ", " = 1", ":", "else:"]
