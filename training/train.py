@@ -174,7 +174,8 @@ class Run:
             signal.signal(number, lambda n, _: stop.append(n))
         loss = torch.compile(self.model.loss, dynamic=False)
         log = (self.arguments.out / "log.jsonl").open("a", encoding="utf-8")
-        sums, since, saved = [0.0, 0.0], time.monotonic(), time.monotonic()
+        sums, summed = [0.0, 0.0], 0
+        since = saved = time.monotonic()
         goal = self.arguments.tokens
         source = batches(self.arguments, self.steps + self.arguments.skip)
         while not stop and (self.stage_tokens if self.stage == "cooldown" else self.tokens) < goal:
@@ -192,6 +193,7 @@ class Run:
             )
             sums[0] += float(weighted.detach())
             sums[1] += float(plain.detach())
+            summed += 1
             if self.steps % LOG_EVERY == 0:
                 now = time.monotonic()
                 self.seconds += now - since
@@ -199,17 +201,17 @@ class Run:
                     "step": self.steps,
                     "tokens": self.tokens,
                     "stage": self.stage,
-                    "loss": round(sums[1] / LOG_EVERY, 4),
-                    "weighted_loss": round(sums[0] / LOG_EVERY, 4),
+                    "loss": round(sums[1] / summed, 4),
+                    "weighted_loss": round(sums[0] / summed, 4),
                     "rate": round(factor, 4),
-                    "tokens_per_s": round(count * LOG_EVERY / (now - since)),
+                    "tokens_per_s": round(count * summed / (now - since)),
                     "seconds": round(self.seconds, 1),
                 }
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 if not math.isfinite(sums[0]):
                     raise FloatingPointError(f"loss is not finite at step {self.steps}")
-                sums, since = [0.0, 0.0], now
+                sums, summed, since = [0.0, 0.0], 0, now
                 if now - saved > self.arguments.save_every:
                     self.save()
                     saved = now
