@@ -103,6 +103,7 @@ class Chunk:
     usage: Usage | None = None  # on the last chunk
     timings: Timings | None = None  # on the last chunk
     stopping_word: str = ""  # the entry of `stop` that ended it, on the last chunk
+    truncated: bool = False  # on the last chunk: the document has more text than was shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Worker:
         scheduler.warm_up()
         load_ms = (time.perf_counter() - started) * 1000
         self._send(_loaded(model, template.family, load_ms))
-        loop = threading.Thread(target=scheduler.run, name="scheduler")
+        loop = threading.Thread(target=_run_or_die, args=(scheduler,), name="scheduler")
         loop.start()
         try:
             self._read(scheduler)
@@ -94,6 +94,19 @@ class Worker:
         with self._sink_lock:
             self._sink.write(frame)
             self._sink.flush()
+
+
+def _run_or_die(scheduler: Scheduler) -> None:
+    """Run the scheduler; a defect in it ends the process, so that the manager starts another.
+
+    A thread that died alone would leave a worker that answers pings and nothing else.
+    """
+    try:
+        scheduler.run()
+    except Exception:
+        logger.exception("the scheduler failed")
+        logging.shutdown()
+        os._exit(70)
 
 
 def _loaded(model: TokenModel, family: str, load_ms: float) -> frames.Loaded:

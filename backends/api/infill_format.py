@@ -238,7 +238,7 @@ def answer(
         "tokens_predicted": usage.completion_tokens,
         "tokens_evaluated": usage.prompt_tokens,
         "tokens_cached": usage.cached_tokens,
-        "truncated": False,
+        "truncated": last.truncated,
         "timings": _timings(usage, last.timings or Timings()),
         "usage": {
             "prompt_tokens": usage.prompt_tokens,

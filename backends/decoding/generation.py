@@ -161,4 +161,5 @@ class Generation:
                 predicted_ms=(now - first) * 1000,
             ),
             stopping_word,
+            self.prompt.truncated,
         )

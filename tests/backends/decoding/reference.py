@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 
 from backends.decoding.prompting import TokenPrompt
@@ -39,7 +41,5 @@ def greedy(
         if len(tokens) >= model.context_length:
             break
     model.free(0)
-    # An unfinished character at the end is dropped.
-    return (
-        text.decode("utf-8", "ignore") if text[-1:] >= b"\x80" else text.decode("utf-8", "replace")
-    )
+    # An unfinished character at the end is dropped, one that can't be any is replaced.
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(text)
