@@ -1,4 +1,4 @@
-"""The midspan language server and command line. The only package that knows pygls and lsprotocol."""
+"""The language server and the command line. The only package that knows pygls and lsprotocol."""
 
 from backends import __version__
 

@@ -188,13 +188,17 @@ def test_readme_installs_the_engine_in_both_commands() -> None:
     assert "python -m pytest" in ci
 
 
-@pytest.mark.parametrize("page", sorted(["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]))
+@pytest.mark.parametrize(
+    "page", sorted(["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+)
 def test_documents_name_only_what_exists(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     base = (ROOT / page).parent
     links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) if "://" not in link]
     assert [link for link in links if not (base / link).exists()] == []
-    files = re.findall(r"`((?:lsp_server|backends|fim|benchmarks|training|tests|docs)/[\w./]+)`", text)
+    files = re.findall(
+        r"`((?:lsp_server|backends|fim|benchmarks|training|tests|docs)/[\w./]+)`", text
+    )
     assert [name for name in files if not (ROOT / name).exists()] == []
     modules = re.findall(r"`((?:lsp_server|backends|fim|benchmarks)(?:\.\w+)+)`", text)
     assert [name for name in modules if not _exists(name)] == []

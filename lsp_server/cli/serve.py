@@ -39,7 +39,7 @@ def serve(log_level: str) -> int:
     """
     from backends.serve import main
 
-    return main(["--log-level", log_level])
+    return Exit.OK if main(["--log-level", log_level]) == 0 else Exit.FAILURE
 
 
 @click.command()

@@ -136,5 +136,6 @@ def test_serve_runs_in_the_foreground_and_a_second_one_stands_back(
     started = run_midspan(["models", "list", "--json"], midspan_env)
     assert started.returncode == Exit.OK, started.stderr
     second = run_midspan(["serve"], midspan_env, timeout=60)
+    assert second.returncode == Exit.FAILURE
     assert "already" in second.stderr
     assert one_object(run_midspan(["stop", "--json"], midspan_env).stdout)["stopped"] is True
