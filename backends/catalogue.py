@@ -198,7 +198,9 @@ def facts(model: Model) -> Facts:
     except ModelFileError as exc:
         return Facts(problem=str(exc))
     template = templates.detect(
-        header.control_tokens, architecture=header.architecture, name=header.name
+        header.control_tokens,
+        architecture=header.architecture,
+        name=templates.called(header.name, model.path),
     )
     fim = not isinstance(template, templates.NoFim)
     return Facts(

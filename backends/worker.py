@@ -53,7 +53,9 @@ class Worker:
         started = time.perf_counter()
         model = engines.load(request)
         template = templates.detect(
-            model.vocab.control_tokens, architecture=model.vocab.architecture, name=model.vocab.name
+            model.vocab.control_tokens,
+            architecture=model.vocab.architecture,
+            name=templates.called(model.vocab.name, request.path),
         )
         if isinstance(template, templates.NoFim):
             raise NoFim(f"{request.name} can't fill in the middle: {template.reason}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from fim.catalogue import DENIED, FAMILIES, Context, Order, OwnPath, Place, Template
 
@@ -23,6 +24,7 @@ __all__ = [
     "Place",
     "Template",
     "api_stops",
+    "called",
     "detect",
     "normalise",
 ]
@@ -75,6 +77,17 @@ def detect(control_tokens: Mapping[str, int], *, architecture: str, name: str) -
         f"architecture “{architecture}” is none that this family has, so they may be "
         f"untrained. {ADVICE}."
     )
+
+
+def called(name: str, path: str | PurePath) -> str:
+    """Return what `detect` should take a model's name to be: its own, and its file's.
+
+    Many conversions leave `general.name` empty or call it "Model"; the file's name then tells.
+
+    >>> called("", "/models/qwen2.5-coder-1.5b-q8_0.gguf")
+    'qwen2.5-coder-1.5b-q8_0'
+    """
+    return f"{name} {PurePath(path).stem}".strip()
 
 
 def api_stops(template: Template, limit: int = 4) -> tuple[str, ...]:

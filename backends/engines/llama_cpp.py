@@ -26,6 +26,7 @@ import numpy as np
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, VocabInfo
 from backends.errors import BackendError, LoadFailed
 from backends.frames import Load
+from fim.prompt import apart
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ SMALL_MODEL_BYTES = 64 * 1024 * 1024
 MAX_CONTEXT = 8192  # completion needs no more, and cells cost memory
 
 _ATTR_CONTROL = 1 << 3  # llama.h: LLAMA_TOKEN_ATTR_CONTROL
+_ATTR_USER_DEFINED = 1 << 4
+_GUARD = "☺"
 _FIM_TOKENS = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
 _ABORTED = 2
 _NO_SLOT = 1
@@ -142,6 +145,7 @@ class LlamaCppModel:
         self._size = int(llama.llama_vocab_n_tokens(self._handle))
         self._bytes: list[bytes | None] = [None] * self._size
         self.vocab = self._vocab_info()
+        self._find_quirks()
         self.description = self._describe(request)
         self._batch = llama.llama_batch_init(BATCH, 0, 1)
         self._abort: Callable[[], bool] = lambda: False
@@ -152,7 +156,15 @@ class LlamaCppModel:
     # -- vocabulary ---------------------------------------------------------------------------
 
     def tokenize(self, text: str) -> list[int]:
-        """Tokenise plain text; control tokens in it stay text."""
+        """Tokenise exactly `text`: control tokens in it stay text, no space goes before it."""
+        return [token for part in apart(text, self._parsed) for token in self._exact(part)]
+
+    def _exact(self, text: str) -> list[int]:
+        if not self._guard:
+            return self._raw(text)
+        return self._raw(_GUARD + text)[len(self._guard) :]
+
+    def _raw(self, text: str) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         while True:
@@ -161,6 +173,21 @@ class LlamaCppModel:
             if count >= 0:
                 return ids[:count]
             room = -count
+
+    def _find_quirks(self) -> None:
+        """See what llama.cpp's tokenizer does to plain text that must be undone.
+
+        Tokens marked "user defined" are recognised in it even with specials off, and SentencePiece
+        vocabularies put a space before it: that is hidden behind a character that merges with none.
+        """
+        self._parsed = [
+            text
+            for text, token in self.vocab.control_tokens.items()
+            if llama.llama_vocab_get_attr(self._handle, token) & _ATTR_USER_DEFINED
+        ]
+        guard = self._raw(_GUARD)
+        first = llama.llama_vocab_get_text(self._handle, guard[0]) or b""
+        self._guard = guard if first.decode("utf-8", "replace").startswith("\u2581") else []
 
     def token_bytes(self, token: int) -> bytes:
         """Return a token's bytes, none for control tokens."""
@@ -183,6 +210,7 @@ class LlamaCppModel:
             token
             for token in ids
             if llama.llama_vocab_get_attr(self._handle, token) & _ATTR_CONTROL
+            or llama.llama_vocab_is_eog(self._handle, token)
         ]
         for name in _FIM_TOKENS:
             token = getattr(llama, f"llama_vocab_{name}")(self._handle)
