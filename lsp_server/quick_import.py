@@ -7,7 +7,6 @@ it everything works the same, later.
 from __future__ import annotations
 
 import functools
-import gc
 import sys
 
 
@@ -23,9 +22,7 @@ def import_lsprotocol() -> None:
 
     define = attrs.define
     attrs.define = functools.partial(define, repr=False, eq=False)
-    gc.disable()  # nothing that is made here is garbage
     try:
         import lsprotocol.types  # noqa: F401
     finally:
         attrs.define = define
-        gc.enable()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from tests.lsp_server.session import Session
 from tests.lsp_server.wire import Wire
 
 
@@ -28,3 +30,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Wire]]:
 def wire(start: Callable[..., Wire]) -> Wire:
     """A language server before `initialize`."""
     return start()
+
+
+@pytest_asyncio.fixture
+async def session() -> AsyncIterator[Session]:
+    """A conversation in this process that has not begun."""
+    session = Session()
+    yield session
+    await session.stop()
