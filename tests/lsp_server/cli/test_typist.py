@@ -163,4 +163,7 @@ def test_demo_plain_is_readable_without_a_terminal(
     assert done.returncode == Exit.OK, done.stderr
     assert "tree.py · Tree.height: " in done.stdout
     assert "\x1b" not in done.stdout
-    assert picture.read_text().startswith("<svg")
+    drawn = picture.read_text()
+    assert drawn.startswith("<svg")
+    assert "height" in drawn
+    assert "cdn" not in drawn  # a README's picture fetches nothing
