@@ -13,7 +13,7 @@ async def test_failing_notification_handler_is_logged_and_not_shown(session: Ses
     caplog.set_level(logging.INFO, logger="lsp_server")
 
     @session.server.feature("test/fails")
-    async def fails(params: object) -> None:
+    async def fails(ls: object, params: object) -> None:
         raise ValueError("hunter2")
 
     await session.start()
@@ -29,7 +29,7 @@ async def test_failing_notification_handler_is_logged_and_not_shown(session: Ses
 
 async def test_failing_request_handler_is_answered(session: Session):
     @session.server.feature("test/fails")
-    async def fails(params: object) -> None:
+    async def fails(ls: object, params: object) -> None:
         raise ValueError("x")
 
     await session.start()
@@ -39,7 +39,7 @@ async def test_failing_request_handler_is_answered(session: Session):
 
 async def test_answer_that_cannot_be_written_is_an_error_answer(session: Session):
     @session.server.feature("test/odd")
-    async def odd(params: object) -> object:
+    async def odd(ls: object, params: object) -> object:
         return {"value": {1, 2}.__iter__()}
 
     await session.start()
