@@ -6,6 +6,7 @@ is `features/status.py`'s. Knows no pygls.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -61,7 +62,7 @@ class StatusReporter:
     def __init__(self, send: Callable[[Status], None]) -> None:
         self._send = send
         self._opened = False
-        self._busy: list[str] = []
+        self._busy: list[list[str]] = []
         self.current = Status()
 
     def open(self) -> None:
@@ -91,15 +92,21 @@ class StatusReporter:
         self._set(kind=kind, message=str(error), reason=str(error))
 
     @contextmanager
-    def working(self, message: str) -> Iterator[None]:
-        """Show that something is under way."""
-        self._busy.append(message)
-        self._set()
+    def working(self, message: str, *, delay_s: float = 0.0) -> Iterator[None]:
+        """Show that something is under way, once it has been for `delay_s`."""
+        entry = [message]  # two of the same message are two entries
+        shown = asyncio.get_running_loop().call_later(delay_s, self._begin, entry)
         try:
             yield
         finally:
-            self._busy.remove(message)
-            self._set()
+            shown.cancel()
+            if any(each is entry for each in self._busy):
+                self._busy = [each for each in self._busy if each is not entry]
+                self._set()
+
+    def _begin(self, entry: list[str]) -> None:
+        self._busy.append(entry)
+        self._set()
 
     def _set(self, **changes: object) -> None:
         before = self.current
@@ -111,4 +118,4 @@ class StatusReporter:
     @property
     def doing(self) -> str:
         """What is under way, "" for nothing."""
-        return self._busy[-1] if self._busy else ""
+        return self._busy[-1][0] if self._busy else ""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fim.postprocess import Tidied
     from lsp_server.language_server import MidspanServer
 
+SLOW_S = 0.2  # a suggestion that takes longer is shown to be under way
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -61,7 +63,7 @@ async def _generate(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
     if ask.debounce_ms:
         await asyncio.sleep(ask.debounce_ms / 1000)
     try:
-        with ls.status.working("Completing"):
+        with ls.status.working("Completing", delay_s=SLOW_S):
             answer = await ls.manager.infill(_body(ls, snapshot, ask))
         tidied = _tidied(answer, snapshot, ask)
     except MidspanError as exc:

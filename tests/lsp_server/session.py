@@ -35,6 +35,7 @@ class FakeManager:
 
     async def infill(self, body: dict[str, Any]) -> dict[str, Any]:
         if body["n_predict"] == 0:  # the warm-up on `initialized`
+            await asyncio.sleep(0.02)  # a model is never there at once
             self.warmed += 1
             return self._answer("")
         self.asked.append(body)

@@ -51,3 +51,13 @@ async def test_lone_surrogate_in_a_document_is_survived(session: Session):
     session.open("s = '\ud83d'\nx = \n")
     (item,) = await session.items(session.ghost(1, 4))
     assert item["insertText"] == "pass"
+
+
+async def test_every_handler_is_a_coroutine(session: Session):
+    """pygls runs any other to its end, also when it was cancelled."""
+    manager = session.server.protocol.fm
+    handlers = {**manager.features, **manager.commands}
+    handlers.pop("initialize")  # answered before anything can be cancelled
+    assert len(handlers) > 10
+    assert [n for n, h in handlers.items() if not asyncio.iscoroutinefunction(h)] == []
+    await session.start()

@@ -262,6 +262,21 @@ async def test_errors_become_a_status_and_pop_up_nothing(session: Session, error
     assert not [m for m in session.messages if "window/" in m.get("method", "")]
 
 
+async def test_only_a_slow_suggestion_is_shown_to_be_under_way(session: Session):
+    await session.start()
+    session.open(TEXT)
+    await session.status(kind="Normal")
+    for _ in range(3):
+        await session.items(session.ghost(1, 4))
+    assert not [m for m in session.messages if m.get("method") == "midspan/status"]
+    session.manager.hang = True
+    asked = session.ghost(1, 4)
+    await session.status(busy=True, message="Completing")
+    session.manager.release.set()
+    assert await session.items(asked)
+    await session.status(busy=False, message="")
+
+
 async def test_nothing_left_after_tidying_has_a_reason(session: Session):
     await session.start()
     session.open(TEXT)
