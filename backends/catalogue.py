@@ -163,8 +163,7 @@ def engine_for(path: Path) -> Engine:
 
 def read_header(path: Path) -> GGUFHeader:
     """Return the header of a file that holds a whole model. Raises ModelFileError."""
-    info = _identity(path)
-    header = _read_header(path, info)
+    header = _read_header(path, identity(path))
     if header.tensor_count == 0:
         raise ModelFileError(f"{path} holds a vocabulary and no weights.")
     return header
@@ -244,7 +243,8 @@ def _name_of(file: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._:+-]+", "-", file.stem).lstrip("-._:+")[:100]
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def identity(path: Path) -> tuple[int, int]:
+    """Return what changes when the file does. Raises ModelFileError where there is none."""
     try:
         info = path.stat()
     except OSError as exc:
@@ -255,9 +255,9 @@ def _identity(path: Path) -> tuple[int, int]:
 _headers: dict[Path, tuple[tuple[int, int], GGUFHeader]] = {}
 
 
-def _read_header(path: Path, identity: tuple[int, int]) -> GGUFHeader:
+def _read_header(path: Path, version: tuple[int, int]) -> GGUFHeader:
     """Read a header once for each version of its file: large vocabularies take 70 ms."""
     known = _headers.get(path)
-    if known is None or known[0] != identity:
-        known = _headers[path] = (identity, gguf_header.read(path))
+    if known is None or known[0] != version:
+        known = _headers[path] = (version, gguf_header.read(path))
     return known[1]

@@ -29,6 +29,10 @@ class ManagerSettings:
 
     idle_minutes: float = _setting(20.0, "Minutes without a client before the manager ends itself.")
     port: int = _setting(0, "Port to listen on; 0 for any. Another is taken if it is in use.")
+    memory_mb: int = _setting(
+        0,
+        "MiB that all loaded models may take together; 0 for 60 % of what is free at the start.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@
                    ▼           ▼ (worker died: back to stopped; too often: failed)
                  failed      failed
 
+A model that no longer serves stays READY ("standby") as long as all loaded ones fit `Room.kept`,
+so that going back to it only changes a name. What was used longest ago goes first.
+
 Rule: `step(state, event)` is pure and returns the new state and the effects to carry out; the
 manager is the one writer that applies it. Time comes in with the events. Must not know processes,
 files or HTTP.
@@ -15,7 +18,8 @@ has been given up changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -30,7 +34,7 @@ class ModelState(StrEnum):
 
     STOPPED = "stopped"  # not in memory; the next request for it starts it
     STARTING = "starting"  # its worker is loading it and warming up
-    READY = "ready"  # serving
+    READY = "ready"  # serving, or on standby
     STOPPING = "stopping"  # finishing what is in flight, then unloaded
     FAILED = "failed"  # not started again until it is selected again; the reason is kept
 
@@ -47,6 +51,19 @@ class Slot:
     safe_mode: bool = False
     restarts: int = 0  # after crashes, since it was selected
     crashes: tuple[float, ...] = ()  # when, inside the window
+    size: int = 0  # bytes in memory: estimated, then as its worker reported
+    used: float = 0.0  # when it last began or ceased to serve
+
+
+_IN_MEMORY = frozenset({ModelState.STARTING, ModelState.READY})
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes for models: `kept` for all that stay loaded, `most` while one takes over."""
+
+    kept: int = sys.maxsize
+    most: int = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,7 @@ class Models:
     slots: Mapping[str, Slot] = field(default_factory=dict)
     current: str | None = None
     target: str | None = None
+    room: Room = field(default_factory=Room)
 
     def slot(self, name: str) -> Slot:
         """Return the slot of `name`; a model never heard of is stopped."""
@@ -63,10 +81,33 @@ class Models:
 
     @property
     def serving(self) -> str | None:
-        """The model that requests go to: the current one, unless it failed and another comes."""
-        if self.current is None or self.slot(self.current).state is ModelState.FAILED:
+        """The model that requests go to: the current one, unless it failed and another comes.
+
+        Or unless it had to leave before that other one could be loaded.
+        """
+        if self.target is None or self.current is None:
             return self.target or self.current
-        return self.current
+        slot = self.slot(self.current)
+        left = slot.state not in _IN_MEMORY and self.taken + slot.size > self.room.most
+        return self.target if left or slot.state is ModelState.FAILED else self.current
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the models that are loaded or loading, those on their way out left aside."""
+        return sum(slot.size for slot in self.slots.values() if slot.state in _IN_MEMORY)
+
+    @property
+    def standby(self) -> list[str]:
+        """The models that are loaded and do not serve, least recently used first."""
+        ready = (name for name, slot in self.slots.items() if slot.state is ModelState.READY)
+        idle = (name for name in ready if name not in (self.current, self.target))
+        return sorted(idle, key=lambda name: self.slots[name].used)
+
+    def leaving(self) -> Iterator[tuple[str, int]]:
+        """Yield name and run of each model whose memory is not free yet."""
+        for name, slot in self.slots.items():
+            if slot.state is ModelState.STOPPING:
+                yield name, slot.run
 
 
 # Events: what has happened, and when.
@@ -79,6 +120,7 @@ class Wanted:
     name: str
     safe_mode: bool  # as remembered for this build and processor
     at: float
+    size: int = 0  # bytes it is expected to take
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +130,7 @@ class Selected:
     name: str
     safe_mode: bool
     at: float
+    size: int = 0  # bytes it is expected to take
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +140,7 @@ class Loaded:
     name: str
     run: int
     at: float
+    size: int = 0  # bytes it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +189,13 @@ Event = Wanted | Selected | Loaded | Refused | Died | Unloaded | Stopped
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a worker for `name` after `delay` seconds."""
+    """Start a worker for `name` after `delay` seconds, and once those of `after` have ended."""
 
     name: str
     run: int
     safe_mode: bool
     delay: float = 0.0
+    after: tuple[tuple[str, int], ...] = ()  # name and run: their memory is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +208,6 @@ class Unload:
 
 Effect = Start | Unload
 Step = tuple[Models, tuple[Effect, ...]]
-
-_IN_MEMORY = frozenset({ModelState.STARTING, ModelState.READY})
 
 
 def step(models: Models, event: Event) -> Step:
@@ -200,6 +243,7 @@ def _on_wanted(models: Models, slot: Slot, event: Wanted) -> Step:
     if crashes:
         pause = BACK_OFF[min(len(crashes), len(BACK_OFF)) - 1]
         delay = max(0.0, crashes[-1] + pause - event.at)
+    slot = replace(slot, size=max(slot.size, event.size))
     return _start(models, event.name, slot, slot.safe_mode or event.safe_mode, event.at, delay)
 
 
@@ -209,15 +253,16 @@ def _on_selected(models: Models, slot: Slot, event: Selected) -> Step:
     pending = models.target
     if pending is not None and pending not in (event.name, models.current):
         models, effects = _on_stopped(models, models.slot(pending), Stopped(pending, event.at))
-    # 2. It is serving already: nothing is pending any more.
-    if slot.state is ModelState.READY and models.current == event.name:
-        return replace(models, target=None), effects
+    # 2. It is loaded: it serves from here on, and nothing is pending any more.
+    if slot.state is ModelState.READY:
+        return _switch(models, event.name, event.at), effects
     models = replace(models, target=event.name)
     # 3. It is on its way in or out: what comes of that is waited for.
     if slot.state in (ModelState.STARTING, ModelState.STOPPING):
         return models, effects
     # 4. Start it with a clean record.
-    fresh = replace(slot, crashes=(), restarts=0, reason="", kind="")
+    size = max(slot.size, event.size)
+    fresh = replace(slot, crashes=(), restarts=0, reason="", kind="", size=size)
     models, started = _start(models, event.name, fresh, event.safe_mode, event.at)
     return models, effects + started
 
@@ -235,15 +280,31 @@ def _on_stopped(models: Models, slot: Slot, event: Stopped) -> Step:
 def _on_loaded(models: Models, slot: Slot, event: Loaded) -> Step:
     if slot.state is not ModelState.STARTING:
         return models, ()
+    slot = replace(slot, size=event.size or slot.size)
     models = _set(models, event.name, slot, ModelState.READY, event.at)
-    if models.target != event.name:
-        return models, ()
-    # The swap: the new one serves from here on, and only then the old one goes.
-    old = models.current
-    models = replace(models, current=event.name, target=None)
-    if old is not None and old != event.name and models.slot(old).state in _IN_MEMORY:
-        return _unload(models, old, event.at)
-    return models, ()
+    if models.target == event.name:
+        # The swap: the new one serves from here on, and only then the old one goes, if it must.
+        models = _switch(models, event.name, event.at)
+    return _shrink(models, event.at)
+
+
+def _switch(models: Models, name: str, at: float) -> Models:
+    for moved in (models.current, name):
+        if moved is not None and moved in models.slots:
+            used = replace(models.slot(moved), used=at)
+            models = replace(models, slots={**models.slots, moved: used})
+    return replace(models, current=name, target=None)
+
+
+def _shrink(models: Models, at: float) -> Step:
+    """Unload models on standby until the loaded ones fit."""
+    effects: tuple[Effect, ...] = ()
+    for name in models.standby:
+        if models.taken <= models.room.kept:
+            break
+        models, unload = _unload(models, name, at)
+        effects += unload
+    return models, effects
 
 
 def _on_died(models: Models, slot: Slot, event: Died) -> Step:
@@ -272,7 +333,17 @@ def _start(
 ) -> Step:
     slot = replace(slot, run=slot.run + 1, safe_mode=safe_mode)
     models = _set(models, name, slot, ModelState.STARTING, at)
-    return models, (Start(name, slot.run, safe_mode, delay),)
+    models, effects = _shrink(models, at)
+    # The serving one goes first only where both cannot be in memory at all.
+    old = models.current
+    crowded = models.taken > models.room.most
+    if crowded and old not in (None, name) and models.slot(old or "").state in _IN_MEMORY:
+        models, unload = _unload(models, old or "", at)
+        effects += unload
+    leaving = tuple(models.leaving())
+    there = models.taken + sum(models.slot(other).size for other, _ in leaving)
+    after = leaving if there > models.room.most else ()
+    return models, (*effects, Start(name, slot.run, safe_mode, delay, after))
 
 
 def _unload(models: Models, name: str, at: float) -> Step:

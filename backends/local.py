@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import signal
 import sys
 import time
@@ -82,6 +83,7 @@ class LocalBackend:
         self._said: deque[str] = deque(maxlen=KEPT_LINES)
         self._loaded: asyncio.Future[frames.Loaded] = asyncio.get_running_loop().create_future()
         self._last_pong = 0.0
+        self._pings: dict[int, asyncio.Future[frames.Pong]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._busy = asyncio.Event()
@@ -182,6 +184,25 @@ class LocalBackend:
         if self._dead is not None:
             raise self._dead
 
+    async def ping(self, limit: float) -> frames.Pong:
+        """Ask what the worker is doing; it answers in mid-generation too, within `limit` seconds.
+
+        Raises BackendError.
+        """
+        if self._dead is not None:
+            raise self._dead
+        id = next(self._ids)
+        answer: asyncio.Future[frames.Pong] = asyncio.get_running_loop().create_future()
+        self._pings[id] = answer
+        try:
+            self._post(frames.Ping(id))
+            async with asyncio.timeout(limit):
+                return await answer
+        except TimeoutError as exc:
+            raise WorkerTimeout(f"The worker of {self._name} does not answer.") from exc
+        finally:
+            del self._pings[id]
+
     async def drain(self, limit: float) -> None:
         """Let requests finish for `limit` seconds, then cancel them."""
         for patience in (limit, END_TIMEOUT):
@@ -218,8 +239,10 @@ class LocalBackend:
         self._stderr.cancel()
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        # Not Process.kill: it may reap the process, and nobody learns how it ended (gh-127049).
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     def _supersede(self, document: str | None, id: int) -> None:
         if document is None:
@@ -274,8 +297,11 @@ class LocalBackend:
                 self._not_loaded(from_wire(kind, reason))
             case frames.Failed(id=id, kind=kind, message=reason):
                 self._answer(id, from_wire(kind, reason))
-            case frames.Pong():
+            case frames.Pong(id=id):
                 self._last_pong = time.monotonic()
+                asked = self._pings.get(id)
+                if asked is not None and not asked.done():
+                    asked.set_result(message)
             case frames.Loaded():
                 if not self._loaded.done():
                     self._loaded.set_result(message)
@@ -307,6 +333,9 @@ class LocalBackend:
         self._dead = error
         for pending in self._pending.values():
             pending.answers.put_nowait(error)
+        for asked in self._pings.values():
+            if not asked.done():
+                asked.set_exception(error)
         if not self._closing and not was_loading:
             self._on_exit(WorkerDied(str(error)))
 
@@ -330,10 +359,10 @@ class LocalBackend:
 
     async def _ping(self) -> None:
         """While requests are under way, expect the worker to answer pings; kill it if it won't."""
-        for id in itertools.count(1):
+        while True:
             await self._busy.wait()
             sent = time.monotonic()
-            self._post(frames.Ping(id))
+            self._post(frames.Ping(next(self._ids)))
             await asyncio.sleep(self._liveness.ping_every)
             late = self._last_pong < sent
             while late and time.monotonic() < sent + self._liveness.pong_within:

@@ -16,10 +16,17 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends import catalogue, lifecycle
+from backends import catalogue, lifecycle, memory
 from backends.catalogue import Catalogue
 from backends.config import Settings
-from backends.errors import Conflict, ManagerUnavailable, MidspanError, WorkerDied, from_wire
+from backends.errors import (
+    Conflict,
+    ManagerUnavailable,
+    MidspanError,
+    ModelFileError,
+    WorkerDied,
+    from_wire,
+)
 from backends.lifecycle import Models, ModelState, Slot
 from backends.local import LOAD_TIMEOUT, WORKER_COMMAND, Liveness, LocalBackend, WorkerCrashed
 from backends.remembered import Remembered, Selection
@@ -30,6 +37,8 @@ logger = logging.getLogger(__name__)
 CRASH_SIGNALS = frozenset(
     {signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT}
 )
+
+STOPPING = "The backend manager is stopping."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +61,10 @@ class Manager:
         self._settings = settings
         self._remembered = remembered
         self._workers = workers or Workers()
-        self._models = Models()
+        room = memory.room(settings.manager.memory_mb, memory.available())
+        self._models = Models(room=room)
         self._backends: dict[tuple[str, int], LocalBackend] = {}  # by name and run
+        self._files: dict[str, tuple[int, int]] = {}  # which version of its file was loaded
         self._starting: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -86,7 +97,7 @@ class Manager:
         while True:
             changed = self._changed
             if self._stopping:
-                raise ManagerUnavailable("The backend manager is stopping.")
+                raise ManagerUnavailable(STOPPING)
             name = self._route(model)
             slot = self._models.slot(name)
             if slot.state is ModelState.READY:
@@ -94,16 +105,22 @@ class Manager:
             if slot.state is ModelState.FAILED:
                 raise failure(name, slot)
             if slot.state is ModelState.STOPPED:
-                self._want(name)
+                await self._want(name)
             else:
                 await changed.wait()
 
     async def select(self, name: str) -> None:
         """Make `name` the model that serves; returns when it does, and remembers it.
 
-        Until then, and if it fails, the one before goes on serving. Raises MidspanError.
+        At once if it is still loaded. Until then, and if it fails, the one before goes on serving,
+        unless the machine cannot hold both. Raises MidspanError.
         """
-        self._apply(lifecycle.Selected(name, self._safe_mode(name), time.monotonic()))
+        safe_mode, size = await asyncio.to_thread(self._prospects, name)
+        if self._stopping:
+            raise ManagerUnavailable(STOPPING)
+        if self._outdated(name):
+            self._apply(lifecycle.Stopped(name, time.monotonic()))
+        self._apply(lifecycle.Selected(name, safe_mode, time.monotonic(), size))
         while not self._serves(name):
             changed = self._changed
             slot = self._models.slot(name)
@@ -112,7 +129,7 @@ class Manager:
             if name not in (self._models.target, self._models.current):
                 raise Conflict(f"{name} was given up: another model was selected meanwhile.")
             if slot.state is ModelState.STOPPED:
-                self._want(name)
+                await self._want(name)
             else:
                 await changed.wait()
         self._remembered.select(Selection(name, self._settings.completion.model))
@@ -126,6 +143,10 @@ class Manager:
 
     def remove(self, name: str) -> None:
         """Forget an added model. Raises UnknownModel, Conflict."""
+        if name in self._models.standby:
+            self.catalogue.remove(name)
+            self._apply(lifecycle.Stopped(name, time.monotonic()))
+            return
         if self._models.slot(name).state not in (ModelState.STOPPED, ModelState.FAILED):
             raise Conflict(f"{name} is in use; select another model first.")
         self.catalogue.remove(name)
@@ -179,6 +200,7 @@ class Manager:
         """Start a worker; exactly one event comes of it, unless it is cancelled."""
         name, run = effect.name, effect.run
         try:
+            await self._ended(effect.after)
             await asyncio.sleep(effect.delay)
             backend = await self._load(effect)
         except WorkerCrashed as exc:
@@ -192,12 +214,22 @@ class Manager:
             self._apply(lifecycle.Refused(name, run, reason, "load_failed", time.monotonic()))
         else:
             self._backends[name, run] = backend
-            self._apply(lifecycle.Loaded(name, run, time.monotonic()))
+            size = backend.loaded.model_bytes + backend.loaded.cache_bytes
+            self._apply(lifecycle.Loaded(name, run, time.monotonic(), size))
         finally:
             self._starting.pop((name, run), None)
 
+    async def _ended(self, workers: Sequence[tuple[str, int]]) -> None:
+        """Return when these workers, by name and run, are gone."""
+        for name, run in workers:
+            while (slot := self._models.slot(name)).run == run:
+                if slot.state is not ModelState.STOPPING:
+                    break
+                await self._changed.wait()
+
     async def _load(self, effect: lifecycle.Start) -> LocalBackend:
         model = self.catalogue.get(effect.name)
+        self._files[effect.name] = catalogue.identity(model.path)
         message = await asyncio.to_thread(catalogue.load_message, model, safe_mode=effect.safe_mode)
         backend = await LocalBackend.start(
             message,
@@ -235,13 +267,33 @@ class Manager:
         ready = self._models.slot(name).state is ModelState.READY
         return ready and self._models.current == name
 
-    def _want(self, name: str) -> None:
-        self._apply(lifecycle.Wanted(name, self._safe_mode(name), time.monotonic()))
+    async def _want(self, name: str) -> None:
+        safe_mode, size = await asyncio.to_thread(self._prospects, name)
+        if not self._stopping:
+            self._apply(lifecycle.Wanted(name, safe_mode, time.monotonic(), size))
 
-    def _safe_mode(self, name: str) -> bool:
-        path = self.catalogue.get(name).path
-        engine = catalogue.engine_for(path)
-        return self._remembered.needs_safe_mode(catalogue.build_and_processor(engine.name))
+    def _prospects(self, name: str) -> tuple[bool, int]:
+        """Return whether `name` needs safe mode, and the bytes it will take. Raises MidspanError.
+
+        A file with no good header takes none: loading it says what is wrong.
+        """
+        model = self.catalogue.get(name)
+        engine = catalogue.engine_for(model.path)
+        safe_mode = self._remembered.needs_safe_mode(catalogue.build_and_processor(engine.name))
+        try:
+            header = catalogue.read_header(model.path)
+        except ModelFileError:
+            return safe_mode, 0
+        return safe_mode, memory.expected(header, model.settings.context_length)
+
+    def _outdated(self, name: str) -> bool:
+        """Whether `name` is loaded on standby from a file that is no longer the same."""
+        if name not in self._models.standby:
+            return False
+        try:
+            return catalogue.identity(self.catalogue.get(name).path) != self._files.get(name)
+        except ModelFileError:
+            return False  # the file is gone; what is loaded still serves
 
 
 def failure(name: str, slot: Slot) -> MidspanError:

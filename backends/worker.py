@@ -118,6 +118,7 @@ def _loaded(model: TokenModel, family: str, load_ms: float) -> frames.Loaded:
         context_length=model.context_length,
         load_ms=load_ms,
         description=model.description,
+        cache_bytes=model.cache_bytes,
     )
 
 

@@ -6,6 +6,7 @@ Rule: converters only. What a model is and what becomes of it is the manager's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,9 +19,11 @@ from starlette.responses import Response
 from backends import __version__, catalogue
 from backends.api.answers import error_body, json_response, read_object, text_field
 from backends.catalogue import Model
-from backends.errors import BackendError, BadRequest
+from backends.errors import BackendError, BadRequest, MidspanError
 from backends.lifecycle import ModelState
 from backends.manager import Manager, failure
+
+PONG_WITHIN = 1.0  # seconds; a worker that hangs must not hold up the status
 
 
 async def health(request: Request) -> Response:
@@ -50,10 +53,15 @@ async def status(request: Request) -> Response:
     names = dict.fromkeys([*manager.catalogue.models(), *manager.models.slots])
     return json_response(
         {
-            "models": [_state(manager, name) for name in names],
+            "models": await asyncio.gather(*(_state(manager, name) for name in names)),
             "current": manager.models.current,
             "target": manager.models.target,
             "in_flight": manager.in_flight,
+            "memory": {
+                "taken": manager.models.taken,  # bytes, as those of the limits
+                "kept_limit": manager.models.room.kept,
+                "swap_limit": manager.models.room.most,
+            },
         }
     )
 
@@ -61,7 +69,7 @@ async def status(request: Request) -> Response:
 async def current(request: Request) -> Response:
     """`GET /api/models/current`: the model that requests go to."""
     manager = _manager(request)
-    return json_response(_state(manager, manager.serving()))
+    return json_response(await _state(manager, manager.serving()))
 
 
 async def select(request: Request) -> Response:
@@ -69,7 +77,7 @@ async def select(request: Request) -> Response:
     manager = _manager(request)
     name = text_field(await read_object(request), "name")
     await manager.select(name)
-    return json_response(_state(manager, name))
+    return json_response(await _state(manager, name))
 
 
 async def add(request: Request) -> Response:
@@ -94,7 +102,7 @@ async def remove(request: Request) -> Response:
 async def restart_worker(request: Request) -> Response:
     """`POST /api/manager/restart-worker`: loads the serving model afresh."""
     manager = _manager(request)
-    return json_response(_state(manager, await manager.restart()))
+    return json_response(await _state(manager, await manager.restart()))
 
 
 async def stop(request: Request) -> Response:
@@ -121,7 +129,7 @@ def _row(manager: Manager, model: Model) -> Mapping[str, Any]:
     }
 
 
-def _state(manager: Manager, name: str) -> Mapping[str, Any]:
+async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
     slot = manager.models.slot(name)
     backend = manager.backend(name)
     row: dict[str, Any] = {
@@ -131,6 +139,8 @@ def _state(manager: Manager, name: str) -> Mapping[str, Any]:
         "reason": slot.reason,
         "restarts": slot.restarts,
         "safe_mode": slot.safe_mode,
+        "standby": name in manager.models.standby,
+        "memory_bytes": slot.size if backend else 0,
         "in_flight": backend.in_flight if backend else 0,
         "pid": backend.pid if backend else None,
         "rss": _rss(backend.pid) if backend else None,
@@ -142,8 +152,12 @@ def _state(manager: Manager, name: str) -> Mapping[str, Any]:
             "family": loaded.capabilities.family,
             "context_length": loaded.context_length,
             "model_bytes": loaded.model_bytes,
+            "cache_bytes": loaded.cache_bytes,
             "load_ms": loaded.load_ms,
         }
+        with contextlib.suppress(MidspanError):  # it died just now, or hangs
+            pong = await backend.ping(PONG_WITHIN)
+            row |= {"active": pong.active, "evaluated_tokens": pong.evaluated_tokens}
     return row
 
 

@@ -54,6 +54,7 @@ class TokenModel(Protocol):
     vocab: VocabInfo
     context_length: int  # tokens of one sequence at most
     cache_cells: int  # KV cells shared by all sequences
+    cache_bytes: int  # what they take
     max_sequences: int
     max_batch: int  # tokens of one `forward` at most, over all feeds
     can_rewind: bool  # `trim` and `fork` work at any length (not in recurrent models)

@@ -23,6 +23,7 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
+from backends import memory
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, VocabInfo
 from backends.errors import BackendError, LoadFailed
 from backends.frames import Load
@@ -33,10 +34,7 @@ logger = logging.getLogger(__name__)
 MAX_SEQUENCES = 32
 BATCH = 512  # tokens of one forward pass
 MICRO_BATCH = 128  # small enough that an abort loses little, large enough for full speed
-CACHE_BYTES = 512 * 1024 * 1024  # KV cells of all sequences together
-MAX_CELLS = 32768
 SMALL_MODEL_BYTES = 64 * 1024 * 1024
-MAX_CONTEXT = 8192  # completion needs no more, and cells cost memory
 
 _ATTR_CONTROL = 1 << 3  # llama.h: LLAMA_TOKEN_ATTR_CONTROL
 _ATTR_USER_DEFINED = 1 << 4
@@ -86,8 +84,7 @@ def load(request: Load) -> LlamaCppModel:
 
 def _context(model: Any, request: Load) -> tuple[Any, int]:
     trained = llama.llama_model_n_ctx_train(model)
-    per_sequence = min(request.context_length or trained, trained, MAX_CONTEXT)
-    cells = _cells(model, per_sequence)
+    cells = memory.cells(_cell_bytes(model), memory.context(request.context_length, trained))
     params = llama.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch = BATCH
@@ -109,14 +106,13 @@ def _context(model: Any, request: Load) -> tuple[Any, int]:
     return context, cells
 
 
-def _cells(model: Any, per_sequence: int) -> int:
-    """Return the number of KV cells: as many as CACHE_BYTES hold, one full context at least."""
-    heads = max(llama.llama_model_n_head(model), 1)
-    head_size = llama.llama_model_n_embd(model) // heads
-    kv_bytes = 2 * 2 * llama.llama_model_n_layer(model)  # K and V, 16 bits each
-    per_cell = max(kv_bytes * llama.llama_model_n_head_kv(model) * head_size, 1)
-    cells = min(CACHE_BYTES // per_cell, MAX_CELLS)
-    return int(max(cells, per_sequence)) // 256 * 256 or 256
+def _cell_bytes(model: Any) -> int:
+    return memory.cell_bytes(
+        llama.llama_model_n_layer(model),
+        llama.llama_model_n_head_kv(model),
+        llama.llama_model_n_head(model),
+        llama.llama_model_n_embd(model),
+    )
 
 
 def _cores() -> int:
@@ -135,8 +131,9 @@ class LlamaCppModel:
         self._memory = llama.llama_get_memory(context)
         self._handle = llama.llama_model_get_vocab(model)
         trained = llama.llama_model_n_ctx_train(model)
-        self.context_length = min(request.context_length or trained, trained, MAX_CONTEXT, cells)
+        self.context_length = min(memory.context(request.context_length, trained), cells)
         self.cache_cells = cells
+        self.cache_bytes = cells * _cell_bytes(model)
         self.model_bytes = int(llama.llama_model_size(model))
         self.can_rewind = not (
             llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)

@@ -18,7 +18,7 @@ import uvicorn
 from backends import catalogue
 from backends.api.app import Activity, create_app
 from backends.api.guard import Address
-from backends.config import CompletionSettings, ModelSettings, Settings
+from backends.config import CompletionSettings, ManagerSettings, ModelSettings, Settings
 from backends.local import Liveness
 from backends.manager import Manager, Workers
 from backends.remembered import Remembered
@@ -50,12 +50,14 @@ async def make_manager(
     monkeypatch.setattr(catalogue, "is_installed", lambda engine: True)  # they need none
     async with AsyncExitStack() as stack:
 
-        async def make(*names: str, **workers: Any) -> Manager:
+        async def make(*names: str, memory_mb: int = 0, **workers: Any) -> Manager:
             models = {}
             for name in names:
                 path = gguf_files.write(private_dirs / f"{name}.gguf")
                 models[name] = ModelSettings(path=str(path))
-            settings = Settings(completion=CompletionSettings(names[0]), models=models)
+            settings = Settings(
+                ManagerSettings(memory_mb=memory_mb), CompletionSettings(names[0]), models
+            )
             options = {"command": FAKE_WORKER, "drain": 5.0, **workers}
             manager = Manager(settings, Remembered(private_dirs / "state"), Workers(**options))
             stack.push_async_callback(manager.close)

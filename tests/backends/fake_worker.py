@@ -4,7 +4,7 @@
 `refuse…` says that it cannot load, `exit…` ends while loading, `hang…` never loads, `slow…` takes
 half a second, `die…` dies by SIGKILL at its first request, `stuck…` never answers a request, and
 `garbage…` answers one with bytes that are no frame. Any other name serves: one letter "x" per
-token, 20 ms each, and the model's name at the end.
+token, 20 ms each, and the model's name at the end. Each says that it takes LARGE bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from backends import frames
 from backends.backend import Capabilities, Chunk, FinishReason, Usage
 
 TOKEN_SECONDS = 0.02
+LARGE = 600 * 1024 * 1024
 
 
 class FakeWorker:
@@ -61,7 +62,8 @@ class FakeWorker:
         elif kind.startswith("slow"):
             time.sleep(0.5)
         capabilities = Capabilities(fim=True, family="fake", context_length=2048)
-        self._send(frames.Loaded(capabilities, 1, 2048, 1.0, f"safe={load.safe_mode}"))
+        description = f"safe={load.safe_mode}"
+        self._send(frames.Loaded(capabilities, LARGE - 1, 2048, 1.0, description, cache_bytes=1))
 
     def _infill(self, id: int, message: frames.Infill) -> None:
         if self._name.startswith("die"):

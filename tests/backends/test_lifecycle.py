@@ -56,10 +56,85 @@ def test_selected_keeps_the_old_until_the_new_is_ready() -> None:
     assert effects[-1] == Start("b", 1, False)
     models, effects = run(Loaded("b", 1, 3), models=models)
     assert models.serving == "b"
+    # Both fit, so the old one stays: going back must cost nothing.
+    assert effects == []
+    assert models.slot("a").state is ModelState.READY
+    assert models.standby == ["a"]
+
+
+def test_selected_on_standby_serves_at_once_and_stops_nothing() -> None:
+    models, _ = run(*A_READY, Selected("b", False, 2), Loaded("b", 1, 3))
+    models, effects = run(Selected("a", False, 4), models=models)
+    assert (models.serving, models.target, models.standby, effects) == ("a", None, ["b"], [])
+    models, effects = run(Selected("c", False, 5), Selected("b", False, 6), models=models)
+    assert models.serving == "b"
+    assert effects == [Start("c", 1, False), Unload("c", 1)]  # c had not been loaded yet
+
+
+def in_room(kept: int, most: int, *names: str, size: int = 4) -> Models:
+    """Models loaded one after the other, each of `size` bytes; the last one serves."""
+    models = Models(room=lifecycle.Room(kept, most))
+    for at, name in enumerate(names):
+        models, _ = run(
+            Selected(name, False, at, size), Loaded(name, 1, at + 0.5, size), models=models
+        )
+    return models
+
+
+def test_two_that_do_not_both_stay_load_the_new_then_unload_the_old() -> None:
+    models, effects = run(Selected("b", False, 2, 4), models=in_room(7, 8, "a"))
+    assert (models.serving, effects) == ("a", [Start("b", 1, False)])
+    models, effects = run(Loaded("b", 1, 3, 4), models=models)
+    assert models.serving == "b"
     assert effects == [Unload("a", 1)]
     assert models.slot("a").state is ModelState.STOPPING
     models, _ = run(Unloaded("a", 1, 4), models=models)
     assert models.slot("a").state is ModelState.STOPPED
+
+
+def test_two_that_cannot_both_be_loaded_unload_the_old_first() -> None:
+    models, effects = run(Selected("b", False, 2, 4), models=in_room(7, 7, "a"))
+    assert effects == [Unload("a", 1), Start("b", 1, False, after=(("a", 1),))]
+    assert models.serving == "b"  # requests wait for it
+    models, effects = run(Unloaded("a", 1, 3), Loaded("b", 1, 4, 4), models=models)
+    assert (models.serving, models.standby, effects) == ("b", [], [])
+
+
+def test_old_that_had_to_leave_comes_back_when_the_new_fails() -> None:
+    models, _ = run(
+        Selected("b", False, 2, 4),
+        Unloaded("a", 1, 3),
+        Refused("b", 1, "corrupt", "model_file", 4),
+        models=in_room(7, 7, "a"),
+    )
+    assert models.serving == "a"
+    _, effects = run(Wanted("a", False, 5, 4), models=models)
+    assert effects == [Start("a", 2, False)]
+
+
+def test_least_recently_used_on_standby_makes_room() -> None:
+    models = in_room(12, 16, "a", "b", "c")
+    models, _ = run(Selected("a", False, 10), Selected("c", False, 11), models=models)
+    assert models.standby == ["b", "a"]
+    models, effects = run(Selected("d", False, 12, 4), models=models)
+    assert effects == [Unload("b", 1), Start("d", 1, False)]
+    assert models.standby == ["a"]
+
+
+def test_model_larger_than_all_room_is_loaded_alone() -> None:
+    _, effects = run(Selected("big", False, 9, 100), models=in_room(12, 16, "a", "b"))
+    assert effects == [
+        Unload("a", 1),
+        Unload("b", 1),
+        Start("big", 1, False, after=(("a", 1), ("b", 1))),
+    ]
+
+
+def test_crash_of_the_serving_model_during_a_swap_restarts_it_where_both_fit() -> None:
+    models, _ = run(Selected("b", False, 2, 4), died("a", 1, 3), models=in_room(8, 8, "a"))
+    assert models.serving == "a"
+    models, _ = run(Selected("b", False, 2, 4), died("a", 1, 3), models=in_room(7, 7, "a"))
+    assert models.serving == "b"
 
 
 def test_selected_that_fails_leaves_the_old_serving() -> None:
@@ -161,13 +236,14 @@ def test_failed_current_gives_way_to_a_pending_selection() -> None:
     assert models.serving == "b"
 
 
-NAMES = st.sampled_from("ab")
+NAMES = st.sampled_from("abc")
+SIZES = st.integers(0, 6)
 RUNS = st.integers(1, 4)
 TIMES = st.floats(0, 200)
 EVENTS = st.one_of(
-    st.builds(Wanted, NAMES, st.booleans(), TIMES),
-    st.builds(Selected, NAMES, st.booleans(), TIMES),
-    st.builds(Loaded, NAMES, RUNS, TIMES),
+    st.builds(Wanted, NAMES, st.booleans(), TIMES, SIZES),
+    st.builds(Selected, NAMES, st.booleans(), TIMES, SIZES),
+    st.builds(Loaded, NAMES, RUNS, TIMES, SIZES),
     st.builds(Refused, NAMES, RUNS, st.just("r"), st.just("load_failed"), TIMES),
     st.builds(Died, NAMES, RUNS, st.just("d"), st.booleans(), TIMES),
     st.builds(Unloaded, NAMES, RUNS, TIMES),
@@ -175,9 +251,9 @@ EVENTS = st.one_of(
 )
 
 
-@given(st.lists(EVENTS, max_size=40))
-def test_step_keeps_its_invariants_over_any_events(events: list[Any]) -> None:
-    models = Models()
+@given(st.lists(EVENTS, max_size=40), SIZES, SIZES)
+def test_step_keeps_its_invariants_over_any_events(events: list[Any], kept: int, more: int) -> None:
+    models = Models(room=lifecycle.Room(kept, kept + more))
     for event in events:
         before = models
         models, effects = lifecycle.step(models, event)
@@ -192,5 +268,8 @@ def test_step_keeps_its_invariants_over_any_events(events: list[Any]) -> None:
             # Nothing starts or stops without an effect that does it.
             changed = slot.run != before.slot(name).run
             assert changed == any(isinstance(e, Start) and e.name == name for e in effects)
+        if any(isinstance(effect, Start) for effect in effects) or isinstance(event, Loaded):
+            # What could go has gone before anything is too much.
+            assert models.taken <= kept or not models.standby
         if models.current != before.current:
             assert models.slot(models.current or "").state is ModelState.READY

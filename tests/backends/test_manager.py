@@ -6,6 +6,7 @@ import signal
 from contextlib import aclosing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backends.backend import InfillRequest
@@ -44,7 +45,7 @@ async def test_first_request_loads_the_configured_model(make_manager: MakeManage
 
 
 async def test_select_swaps_under_load_without_losing_a_request(make_manager: MakeManager) -> None:
-    manager = await make_manager("a", "slow-b")
+    manager = await make_manager("a", "slow-b", memory_mb=1000)  # not both: the old one goes
     await complete(manager)
     ended: list[str] = []
     swapped = asyncio.Event()
@@ -63,14 +64,93 @@ async def test_select_swaps_under_load_without_losing_a_request(make_manager: Ma
     assert await last_of_a == "xxxxxslow-b"
     assert served_during_load > 5
     assert set(ended) <= {"xxxxxa", "xxxxxslow-b"}
-    async with asyncio.timeout(20):
-        while state_of(manager, "a") is not ModelState.STOPPED:
-            await asyncio.sleep(0.02)
+    await stopped(manager, "a")
     assert manager.backend("a") is None
 
 
+async def stopped(manager: Manager, name: str) -> None:
+    async with asyncio.timeout(20):
+        while state_of(manager, name) is not ModelState.STOPPED:
+            await asyncio.sleep(0.02)
+
+
+def process_of(manager: Manager, name: str) -> int:
+    backend = manager.backend(name)
+    assert backend is not None
+    return backend.pid
+
+
+async def test_select_back_finds_the_same_worker(make_manager: MakeManager) -> None:
+    manager = await make_manager("a", "b", memory_mb=1300)
+    assert await complete(manager) == "xa"
+    process = process_of(manager, "a")
+    long = asyncio.create_task(complete(manager, 30))
+    await manager.select("b")
+    assert await complete(manager) == "xb"
+    assert state_of(manager, "a") is ModelState.READY
+    assert await long == "x" * 30 + "a"  # what was under way on the old one goes on
+    async with asyncio.timeout(1):  # the fake worker's start alone takes longer under load
+        await manager.select("a")
+    assert await complete(manager) == "xa"
+    assert process_of(manager, "a") == process
+
+
+async def test_third_model_takes_the_place_of_the_least_recently_used(
+    make_manager: MakeManager,
+) -> None:
+    manager = await make_manager("a", "b", "c", memory_mb=1300)
+    for name in ("a", "b", "c"):
+        await manager.select(name)
+    await stopped(manager, "a")
+    assert state_of(manager, "b") is ModelState.READY
+    assert await complete(manager) == "xc"
+
+
+async def test_old_model_ends_before_the_new_starts_where_both_are_too_much(
+    make_manager: MakeManager,
+) -> None:
+    manager = await make_manager("a", "b", memory_mb=1000)
+    for name in ("a", "b"):  # now it is known how much they take
+        await manager.select(name)
+    await stopped(manager, "a")
+    old = process_of(manager, "b")
+    swapping = asyncio.create_task(manager.select("a"))
+    answer = asyncio.create_task(complete(manager))
+    while manager.backend("a") is None:
+        await asyncio.sleep(0.005)
+    assert not psutil.pid_exists(old)
+    await swapping
+    assert await answer in ("xa", "xb")
+    assert await complete(manager) == "xa"
+
+
+async def test_standby_of_a_replaced_file_is_loaded_anew(
+    make_manager: MakeManager, private_dirs: Path
+) -> None:
+    manager = await make_manager("a", "b")
+    await manager.select("a")
+    process = process_of(manager, "a")
+    await manager.select("b")
+    os.utime(gguf_files.write(private_dirs / "a.gguf"), ns=(1, 1))
+    await manager.select("a")
+    assert process_of(manager, "a") != process
+
+
+async def test_killed_standby_is_loaded_again_when_selected(make_manager: MakeManager) -> None:
+    manager = await make_manager("a", "b")
+    await manager.select("a")
+    await manager.select("b")
+    os.kill(process_of(manager, "a"), signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while state_of(manager, "a") is ModelState.READY:
+            await asyncio.sleep(0.02)
+    assert await complete(manager) == "xb"
+    await manager.select("a")
+    assert await complete(manager) == "xa"
+
+
 async def test_unload_cancels_what_does_not_finish(make_manager: MakeManager) -> None:
-    manager = await make_manager("a", "b", drain=0.3)
+    manager = await make_manager("a", "b", drain=0.3, memory_mb=1000)
     long = asyncio.create_task(complete(manager, 5000))
     while not manager.in_flight:
         await asyncio.sleep(0.02)

@@ -232,8 +232,16 @@ async def test_add_select_remove(served: Served, tmp_path: Path) -> None:
     status, body = await ask(served, "POST", "/api/models/remove", {"name": "mine"})
     assert (status, body["error"]["kind"]) == (409, "conflict")  # in use
     assert (await ask(served, "POST", "/api/models/select", {"name": "a"}))[0] == 200
+    _, body = await ask(served, "GET", "/api/models/status")
+    rows = {row["name"]: row for row in body["models"]}
+    assert (rows["mine"]["standby"], rows["a"]["standby"]) == (True, False)
+    assert rows["mine"]["active"] == 0
+    assert body["memory"]["taken"] == 2 * rows["mine"]["memory_bytes"]
+    assert 0 < body["memory"]["kept_limit"] <= body["memory"]["swap_limit"]
+    # On standby it is not in use, so it can be forgotten; its worker ends.
+    assert (await ask(served, "POST", "/api/models/remove", {"name": "mine"}))[0] == 200
     async with asyncio.timeout(20):
-        while (await ask(served, "POST", "/api/models/remove", {"name": "mine"}))[0] != 200:
+        while served.manager.backend("mine") is not None:
             await asyncio.sleep(0.05)
 
 

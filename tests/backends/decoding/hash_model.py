@@ -26,6 +26,7 @@ class HashModel:
     max_batch = 32
     description = "hash"
     model_bytes = 0
+    cache_bytes = 0
 
     def __init__(
         self,

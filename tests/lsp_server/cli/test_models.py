@@ -32,7 +32,7 @@ def test_models_add_use_remove_and_back(
     object_of("use", "starter")
     listed = run_midspan(["models", "list"], midspan_env).stdout
     assert any(line.startswith("* starter") for line in listed.splitlines())
-    # A model that was drained and unloaded can be removed; until then it is still in use.
+    # On standby it is loaded, but not in use.
     assert object_of("remove", "second")["removed"] == "second"
     assert tiny_model.exists()
 

@@ -1,0 +1,116 @@
+"""How much memory there is for models, and how much a model will take.
+
+Rule: the numbers only; what is loaded and what goes is decided in `lifecycle`. Must not know
+workers, nor import a runtime.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backends.gguf_header import GGUFHeader
+from backends.lifecycle import Room
+
+MIB = 1024 * 1024
+KEPT_SHARE = 0.6  # of what is available at the start, for all models that stay loaded
+MOST_SHARE = 0.9  # of it, for as long as a swap takes
+
+CACHE_BYTES = 512 * MIB  # KV cells of all sequences of a model together
+MAX_CELLS = 32768
+MAX_CONTEXT = 8192  # completion needs no more, and cells cost memory
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+# By the hierarchy's folder: the limit, what is used, and the row of memory.stat that the kernel
+# would give back.
+_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def room(memory_mb: int, available_bytes: int) -> Room:
+    """Return the room for models: what the user set, never to be exceeded, or a share of all."""
+    if memory_mb > 0:
+        return Room(memory_mb * MIB, memory_mb * MIB)
+    return Room(int(available_bytes * KEPT_SHARE), int(available_bytes * MOST_SHARE))
+
+
+def available() -> int:
+    """Return the bytes that this process and its children can still take."""
+    import psutil  # here: a worker that only counts cells does without it
+
+    machine = int(psutil.virtual_memory().available)
+    group = cgroup_available()
+    return machine if group is None else min(machine, group)
+
+
+def cgroup_available(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int | None:
+    """Return the bytes left below the limits of this process's cgroups; None without a limit."""
+    left = []
+    for hierarchy, path in _memberships(membership):
+        limit, usage, reclaimable = _FILES[hierarchy]
+        group = root / hierarchy / path
+        # Every group above limits too. In a container the path may be the host's: then the root.
+        for folder in (group, *group.parents):
+            room_here = _left(folder, limit, usage, reclaimable)
+            if room_here is not None:
+                left.append(room_here)
+            if folder == root / hierarchy:
+                break
+    return min(left, default=None)
+
+
+def _memberships(file: Path) -> list[tuple[str, str]]:
+    """Return (hierarchy, path) of the cgroups that account for memory: v2's and v1's."""
+    try:
+        rows = [line.split(":", 2) for line in file.read_text().splitlines()]
+    except OSError:
+        return []  # no Linux
+    return [
+        (controllers, path.lstrip("/"))
+        for _, controllers, path in (row for row in rows if len(row) == 3)
+        if controllers in _FILES
+    ]
+
+
+def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    try:
+        most = (folder / limit).read_text().strip()
+        used = int((folder / usage).read_text())
+        rows = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        inactive = int(rows.get(reclaimable, 0))
+    except (OSError, ValueError):
+        return None
+    if not most.isdigit():
+        return None  # "max"
+    return max(0, int(most) - max(0, used - inactive))
+
+
+def expected(header: GGUFHeader, context_length: int) -> int:
+    """Return the bytes that a file's model will take: its weights and its KV cells.
+
+    `context_length` is the user's wish, 0 for none.
+    """
+    per_cell = cell_bytes(
+        header.block_count, header.kv_head_count, header.head_count, header.embedding_length
+    )
+    return header.file_bytes + per_cell * cells(
+        per_cell, context(context_length, header.context_length)
+    )
+
+
+def context(wish: int, trained: int) -> int:
+    """Return the tokens of one sequence: the user's wish, as far as trained and sensible."""
+    return min(wish or trained, trained, MAX_CONTEXT)
+
+
+def cell_bytes(layers: int, kv_heads: int, heads: int, width: int) -> int:
+    """Return the bytes of one KV cell: K and V of every layer, 16 bits each."""
+    return max(2 * 2 * layers * kv_heads * (width // max(heads, 1)), 1)
+
+
+def cells(per_cell: int, per_sequence: int) -> int:
+    """Return the number of KV cells: as many as CACHE_BYTES hold, one full context at least."""
+    wanted = max(min(CACHE_BYTES // per_cell, MAX_CELLS), per_sequence)
+    return wanted // 256 * 256 or 256

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backends import gguf_header, memory
+from backends.lifecycle import Room
+from tests.backends import gguf_files
+
+MIB = memory.MIB
+
+
+def write_group(folder: Path, limit: str, used: int, inactive: int, *, v1: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    limit_name, used_name, row = names if v1 else ("memory.max", "memory.current", "inactive_file")
+    (folder / limit_name).write_text(f"{limit}\n")
+    (folder / used_name).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{row} {inactive}\n")
+
+
+def left(tmp_path: Path, membership: str) -> int | None:
+    file = tmp_path / "membership"
+    file.write_text(membership)
+    return memory.cgroup_available(tmp_path / "cgroup", file)
+
+
+def test_room_is_what_the_user_set_or_a_share() -> None:
+    assert memory.room(100, 5) == Room(100 * MIB, 100 * MIB)
+    assert memory.room(0, 1000) == Room(600, 900)
+
+
+def test_cgroup_without_a_limit_gives_none(tmp_path: Path) -> None:
+    write_group(tmp_path / "cgroup" / "user", "max", 5, 0)
+    assert left(tmp_path, "0::/user\n") is None
+    assert left(tmp_path, "") is None
+    assert memory.cgroup_available(tmp_path, tmp_path / "none") is None
+
+
+def test_cgroup_counts_files_that_can_be_dropped_as_free(tmp_path: Path) -> None:
+    write_group(tmp_path / "cgroup" / "user" / "shell", "1000", 700, 200)
+    assert left(tmp_path, "0::/user/shell\n") == 500
+
+
+def test_cgroup_above_may_be_the_tighter_one(tmp_path: Path) -> None:
+    write_group(tmp_path / "cgroup" / "user" / "shell", "1000", 100, 0)
+    write_group(tmp_path / "cgroup" / "user", "1000", 900, 0)
+    assert left(tmp_path, "0::/user/shell\n") == 100
+
+
+def test_cgroup_of_a_container_is_at_the_root(tmp_path: Path) -> None:
+    write_group(tmp_path / "cgroup", "1000", 1500, 0)
+    assert left(tmp_path, "0::/docker/0123\n") == 0
+
+
+def test_cgroup_v1_has_its_own_files(tmp_path: Path) -> None:
+    write_group(tmp_path / "cgroup" / "memory" / "box", "1000", 300, 100, v1=True)
+    assert left(tmp_path, "4:memory:/box\n3:cpuset:/box\n0::/\nbroken\n") == 800
+
+
+@pytest.mark.parametrize("content", ["", "x y z\n", "inactive_file many\n"])
+def test_cgroup_with_torn_files_gives_none(tmp_path: Path, content: str) -> None:
+    write_group(tmp_path / "cgroup", "1000", 300, 100)
+    (tmp_path / "cgroup" / "memory.stat").write_text(content)
+    found = left(tmp_path, "0::/\n")
+    assert found in ((700,) if not content else (None,))
+
+
+def test_available_is_something() -> None:
+    assert memory.available() > 0
+
+
+def test_cells_fill_the_cache_but_hold_one_context_at_least() -> None:
+    # Qwen2.5-Coder 0.5B: 24 layers, 2 of 14 heads, width 896: 12,288 bytes a cell.
+    assert memory.cell_bytes(24, 2, 14, 896) == 12_288
+    assert memory.cells(12_288, 8192) == 32_768
+    # Of 32 layers with 32 heads of 128: 512 KiB a cell.
+    assert memory.cells(memory.cell_bytes(32, 32, 32, 4096), 8192) == 8192
+    assert memory.cells(1 << 40, 100) == 256
+
+
+def test_expected_of_a_header_that_says_nothing_is_its_file(tmp_path: Path) -> None:
+    path = gguf_files.write(tmp_path / "m.gguf")
+    header = gguf_header.read(path)
+    assert memory.expected(header, 0) >= path.stat().st_size
+
+
+@pytest.mark.engine
+def test_expected_is_what_the_engine_takes(tiny_model: Path) -> None:
+    from backends import engines
+    from backends.frames import Load
+
+    model = engines.load(Load("llama-cpp", str(tiny_model), "tiny"))
+    try:
+        header = gguf_header.read(tiny_model)
+        assert memory.expected(header, 0) - header.file_bytes == model.cache_bytes
+        assert 0.5 * header.file_bytes < model.model_bytes <= header.file_bytes
+    finally:
+        model.close()
