@@ -45,8 +45,19 @@ CUT_SHARE = 0.2
 """Share of holes whose text is tokenised apart from the typed text, so that a token may be cut at
 the cursor."""
 
-HOLE_WEIGHT = 3.0
-"""Loss weight of a hole's tokens and the end token after it; all others weigh 1."""
+HOLE_WEIGHT = 4.0
+"""Loss weight of a hole's tokens and the end token after it."""
+
+ECHO_SHARE = 0.5
+"""Share of holes that are put, where one is found, at a place whose text occurs again nearby: most
+lines that can be completed exactly at all repeat something in the same file."""
+
+ECHO_BEFORE, ECHO_AFTER, ECHO_REACH = 6, 10, 1500
+"""Characters before and after the cursor that have to occur again, and how far away at most."""
+
+REPEAT_WEIGHT = 2.0
+"""Loss weight of a token whose three predecessors came in this order earlier in the row, whatever
+followed them then; all others weigh 1. Copying from context is what a small model can do best."""
 
 CHARACTERS_PER_TOKEN = 8
 """Upper estimate, to tokenise no more text than a budget may need."""
@@ -113,12 +124,22 @@ def line_end(text: str, position: int) -> int:
     return len(text) if end < 0 else end
 
 
+def is_echoed(text: str, cursor: int) -> bool:
+    """Whether the text around the cursor, within its line, occurs again nearby."""
+    key = text[max(0, cursor - ECHO_BEFORE) : min(cursor + ECHO_AFTER, line_end(text, cursor))]
+    if len(key) <= ECHO_BEFORE + 2 or not key[ECHO_BEFORE:].strip():
+        return False
+    start, end = max(0, cursor - ECHO_REACH), line_end(text, cursor)
+    return key in text[start : cursor + 1] or key in text[end : end + ECHO_REACH // 3]
+
+
 def cut_hole(text: str, rng: np.random.Generator) -> Hole:
     """A random hole in a non-empty text; its anchor is the cursor's line start, or one some lines
     earlier."""
     cursor = int(rng.integers(len(text)))
-    for _ in range(8):  # the end of a line is rarely worth completing
-        if text[cursor : line_end(text, cursor)].strip():
+    echo = bool(rng.random() < ECHO_SHARE)
+    for _ in range(12):  # the end of a line is rarely worth completing
+        if is_echoed(text, cursor) if echo else text[cursor : line_end(text, cursor)].strip():
             break
         cursor = int(rng.integers(len(text)))
     end = line_end(text, cursor)
@@ -203,7 +224,7 @@ def fill_in(
     return row
 
 
-def other_file(
+def repository_lead(
     own: Document, other: Document, room: int, rng: np.random.Generator, encode: Encode
 ) -> list[int]:
     """A piece of another file, in Qwen2.5-Coder's repository format, as what goes before PRE: at
@@ -216,6 +237,17 @@ def other_file(
     tail = [*encode("\n"), FILE, *encode(f"{own.path}\n")]
     piece = piece[: max(0, most - len(head) - len(tail))]
     return [*head, *piece, *tail] if len(piece) >= 32 else []
+
+
+def repeats(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where, in ids of shape (rows, length), the three ids before came earlier in the same row."""
+    found = np.zeros(ids.shape, dtype=np.bool_)
+    keys = (ids[:, :-3] << 40) + (ids[:, 1:-2] << 20) + ids[:, 2:-1]
+    for row, keys_of_row in zip(found, keys, strict=True):
+        first = np.unique(keys_of_row, return_index=True)[1]
+        row[3:] = True
+        row[3 + first] = False
+    return found
 
 
 class Rows:
@@ -278,7 +310,7 @@ class Rows:
             return plain(document.text, room, rng, self._encode)
         row = Row()
         if other and rng.random() < REPOSITORY_SHARE:
-            row.add(other_file(document, other, room, rng, self._encode))
+            row.add(repository_lead(document, other, room, rng, self._encode))
         rest = room - len(row.ids)
         example = fill_in(document.text, mode, rest, rng, self._tokenizer, self._breaks)
         if example is None:
@@ -290,4 +322,5 @@ class Rows:
         """Ids and weights of step `step`, each of shape (rows, length + 1)."""
         made = [self.row(step * rows + i) for i in range(rows)]
         ids = np.array([r.ids for r in made], dtype=np.int64)
-        return ids, np.array([r.weights for r in made], dtype=np.float32)
+        weights = np.array([r.weights for r in made], dtype=np.float32)
+        return ids, weights * np.where(repeats(ids), REPEAT_WEIGHT, 1.0).astype(np.float32)

@@ -38,7 +38,7 @@ from training.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-SHARES = {"stdlib": 0.3, "packages": 0.7}
+SHARES = {"stdlib": 0.5, "packages": 0.5}
 """Where examples are drawn from: the standard library is oversampled, since it is the style we are
 measured on."""
 

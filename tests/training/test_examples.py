@@ -14,8 +14,10 @@ from training.examples import (
     cut_hole,
     encoder,
     fill_in,
-    other_file,
+    is_echoed,
     plain,
+    repeats,
+    repository_lead,
 )
 from training.tokenizer import END, FILE, MIDDLE, PREFIX, REPOSITORY, SUFFIX
 
@@ -74,11 +76,11 @@ def test_plain_ends_the_text_where_the_document_ends(tokenizer: Tokenizer, sourc
     assert source.endswith(tokenizer.decode(row.ids[:-1]))
 
 
-def test_other_file_is_in_the_repository_format(tokenizer: Tokenizer, source: str) -> None:
+def test_repository_lead_is_in_the_repository_format(tokenizer: Tokenizer, source: str) -> None:
     own, other = (Document("p", f"p/{name}.py", "MIT", source) for name in ("own", "other"))
     encode = encoder(tokenizer)
     for seed in range(20):
-        ids = other_file(own, other, 800, np.random.default_rng(seed), encode)
+        ids = repository_lead(own, other, 800, np.random.default_rng(seed), encode)
         if not ids:
             continue
         assert len(ids) <= 400
@@ -87,7 +89,7 @@ def test_other_file_is_in_the_repository_format(tokenizer: Tokenizer, source: st
         first, second = (i for i, token in enumerate(ids) if token == FILE)
         assert tokenizer.decode(ids[first + 1 : second]).startswith("p/other.py\n")
         assert tokenizer.decode(ids[second + 1 :]) == "p/own.py\n"
-    assert not other_file(own, other, 40, np.random.default_rng(0), encode)  # no room
+    assert not repository_lead(own, other, 40, np.random.default_rng(0), encode)  # no room
 
 
 def test_rows_are_full_and_repeatable(tokenizer: Tokenizer, source: str) -> None:
@@ -103,3 +105,22 @@ def test_rows_are_full_and_repeatable(tokenizer: Tokenizer, source: str) -> None
     again, _ = Rows(documents, shares, tokenizer, 300, seed=3).batch(5, 8)
     assert (ids == again).all()
     assert (ids != rows.batch(6, 8)[0]).any()
+
+
+def test_repeats_marks_what_follows_a_known_triple() -> None:
+    ids = np.array([[1, 2, 3, 9, 1, 2, 3, 8, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]])
+    found = repeats(ids)
+    assert np.flatnonzero(found[0]).tolist() == [7]  # the 8, though a 9 came the first time
+    assert not found[1].any()
+
+
+ECHOES = [
+    ("value = self.first\nvalue = self.first\n", 26, True),
+    ("value = self.first\nother = that.second\n", 26, False),
+    ("value = self.first\n", 8, False),  # only itself
+]
+
+
+@pytest.mark.parametrize(("text", "cursor", "echoed"), ECHOES)
+def test_is_echoed_looks_for_another_place(text: str, cursor: int, echoed: bool) -> None:
+    assert is_echoed(text, cursor) is echoed
