@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backends.backend import Chunk, FinishReason, InfillRequest, Timings, Usage
+from backends.decoding.copying import Copier
 from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry
 from backends.decoding.prompting import TokenPrompt
@@ -34,6 +35,7 @@ class Generation:
     index: VocabularyIndex
     end_tokens: frozenset[int]
     arrived: float  # time.perf_counter() seconds
+    copier: Copier | None = None
     todo: list[int] = field(init=False)
     cached_tokens: int = field(init=False)
     started: float = field(init=False)
@@ -110,7 +112,7 @@ class Generation:
             if emitted.stopped_by:
                 word = emitted.stopped_by if emitted.stopped_by in self.request.stop else ""
                 return self.finish(FinishReason.STOP, text, tokens, word)
-            if self._text.pending:
+            if not self._text.written:
                 self._healed += 1  # it repeats what the document holds: not the caller's budget
             if self._left() <= 0 or self._room() <= 0:
                 return self.finish(FinishReason.LENGTH, text, tokens)
@@ -126,11 +128,22 @@ class Generation:
         allowed = self.index.agreeing(pending) if pending else None
         if allowed is not None and not len(allowed):
             return None  # the vocabulary can't spell what the document holds
-        token = pick(logits, self.request.sampling, self._rng, allowed)
+        token = pick(self._with_copying(logits), self.request.sampling, self._rng, allowed)
         if token in self.end_tokens:
             return None
         self.completion_tokens += 1
         return token
+
+    def _with_copying(self, logits: Logits) -> Logits:
+        """Return the logits, those of tokens that copy from the document raised."""
+        if self.copier is None:
+            return logits
+        ahead, bonus = self.copier.ahead(bytes(self._text.written), self._text.pending)
+        if not ahead:
+            return logits
+        raised = logits.copy()
+        raised[self.index.spelling(ahead)] += bonus
+        return raised
 
     def _left(self) -> int:
         return self.request.max_tokens - (self.completion_tokens - self._healed)

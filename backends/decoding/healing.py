@@ -67,6 +67,9 @@ def _is_letter(byte: int) -> bool:
     return 0x41 <= byte <= 0x5A or 0x61 <= byte <= 0x7A or byte >= 0x80
 
 
+_NONE = np.array([], dtype=np.int32)
+
+
 class VocabularyIndex:
     """The vocabulary sorted by bytes, to find the tokens that agree with a byte string."""
 
@@ -82,9 +85,13 @@ class VocabularyIndex:
 
         Empty only where the vocabulary lacks a byte of `pending`.
         """
-        spans = [self._span(pending[:length]) for length in range(1, len(pending))]
-        spans.append((bisect_left(self._bytes, pending), self._after(pending)))
-        return np.concatenate([self._ids[start:end] for start, end in spans])
+        longer = self._ids[bisect_left(self._bytes, pending) : self._after(pending)]
+        return np.concatenate([self.spelling(pending[:-1]), longer])
+
+    def spelling(self, text: bytes) -> TokenIds:
+        """Return the ids of the tokens that `text` begins with, or is."""
+        spans = [self._span(text[:length]) for length in range(1, len(text) + 1)]
+        return np.concatenate([_NONE, *(self._ids[start:end] for start, end in spans)])
 
     def _span(self, text: bytes) -> tuple[int, int]:
         """Return the range of tokens that are exactly `text`."""

@@ -29,6 +29,7 @@ from backends.backend import (
     Timings,
     Usage,
 )
+from backends.decoding.copying import Copier, CopyWeights
 from backends.decoding.generation import Generation
 from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry, PrefixCache
@@ -84,9 +85,16 @@ class Scheduler:
     """Owns the sequences of one TokenModel and all generations on it."""
 
     def __init__(
-        self, model: TokenModel, template: Template, emit: Emit, *, speculate: bool = True
+        self,
+        model: TokenModel,
+        template: Template,
+        emit: Emit,
+        *,
+        speculate: bool = True,
+        copying: CopyWeights | None = None,
     ) -> None:
         """Take `emit(id, chunk or error)`, called from the thread that runs `run`."""
+        self._copying = copying
         self._model = model
         self._emit = emit
         self._cache = PrefixCache(model)
@@ -235,15 +243,19 @@ class Scheduler:
         return True
 
     def _generation(self, waiting: Waiting, prompt: TokenPrompt, entry: Entry) -> Generation:
+        request = waiting.request
+        weights = self._copying
+        copier = Copier(request.prefix, request.suffix, weights) if weights else None
         return Generation(
             waiting.id,
-            waiting.request,
+            request,
             prompt,
             entry,
             self._model,
             self._index,
             self._end_tokens,
             waiting.arrived,
+            copier,
         )
 
     def _step(self) -> None:

@@ -26,6 +26,7 @@ class TextStream:
 
     def __init__(self, pending: bytes, stops: tuple[str, ...]) -> None:
         self.pending = pending
+        self.written = bytearray()  # everything after the cursor so far
         self._stops = tuple(stop for stop in stops if stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
@@ -34,6 +35,7 @@ class TextStream:
         """Add a token's bytes; return the text that is settled by them."""
         overlap = min(len(self.pending), len(data))
         self.pending = self.pending[overlap:]
+        self.written += data[overlap:]
         self._held += self._decoder.decode(data[overlap:])
         return self._settle()
 

