@@ -1,4 +1,4 @@
-"""One generation per document: a newer one cancels the older.
+"""One generation per document: a newer one cancels the older, unless that one matters more.
 
 Rule: only who runs when is decided here. Knows neither documents nor what a generation does.
 """
@@ -7,33 +7,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from enum import IntEnum
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-class Generations:
-    """The generations under way, by document.
+class Rank(IntEnum):
+    """How much a generation matters. None cancels one of a higher rank."""
 
-    What was asked for by hand (`by_hand`) is not cancelled by what comes while typing.
-    """
+    IDLE = 0  # made ready in case it is asked for
+    TYPING = 1
+    BY_HAND = 2
+
+
+class Generations:
+    """The generations under way, by document."""
 
     def __init__(self) -> None:
-        self._running: dict[str, tuple[asyncio.Task[Any], bool]] = {}
+        self._running: dict[str, tuple[asyncio.Task[Any], Rank]] = {}
 
     async def run(
-        self, document: str, work: Coroutine[Any, Any, T], *, by_hand: bool = False
+        self, document: str, work: Coroutine[Any, Any, T], rank: Rank = Rank.TYPING
     ) -> T | None:
-        """Run `work`; None if it gave way to a newer one, or had to wait for one by hand.
+        """Run `work`; None if it gave way to a newer one, or to one of a higher rank.
 
         Cancelling the caller cancels `work`, and is raised as ever.
         """
-        if self._by_hand(document) and not by_hand:
+        if document in self._running and self._running[document][1] > rank:
             work.close()
             return None
         self.cancel(document)
         task = asyncio.ensure_future(work)
-        self._running[document] = (task, by_hand)
+        self._running[document] = (task, rank)
         try:
             return await task
         except asyncio.CancelledError:
@@ -45,16 +51,7 @@ class Generations:
             if document in self._running and self._running[document][0] is task:
                 del self._running[document]
 
-    def cancel(self, document: str) -> None:
-        """Cancel the generation of a document, if there is one."""
-        running = self._running.pop(document, None)
-        if running is not None:
-            running[0].cancel()
-
-    def cancel_automatic(self, document: str) -> None:
-        """Cancel it unless it was asked for by hand."""
-        if not self._by_hand(document):
-            self.cancel(document)
-
-    def _by_hand(self, document: str) -> bool:
-        return document in self._running and self._running[document][1]
+    def cancel(self, document: str, up_to: Rank = Rank.BY_HAND) -> None:
+        """Cancel the generation of a document, if there is one and its rank is no higher."""
+        if document in self._running and self._running[document][1] <= up_to:
+            self._running.pop(document)[0].cancel()

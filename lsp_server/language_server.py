@@ -23,10 +23,13 @@ from lsp_server import parent
 from lsp_server.client_features import ClientFeatures
 from lsp_server.documents import Documents
 from lsp_server.generations import Generations
+from lsp_server.idle import Idle
 from lsp_server.protocol import MidspanProtocol
 from lsp_server.settings import Popup, Settings
+from lsp_server.stats import Stats
 from lsp_server.status import Status, StatusReporter
 from lsp_server.stdio import Body, Garbage, Reader, Writer
+from lsp_server.suggestion_cache import SuggestionCache
 from lsp_server.toggles import Toggles
 
 if TYPE_CHECKING:
@@ -49,6 +52,9 @@ class MidspanServer(LanguageServer):
         self.client = ClientFeatures()
         self.documents = Documents()
         self.generations = Generations()
+        self.suggestions = SuggestionCache()
+        self.stats = Stats()
+        self.idle = Idle(self)
         self.settings = Settings()
         self.toggles = Toggles()
         self.status = StatusReporter(self.send_status)

@@ -26,6 +26,7 @@ from pygls.protocol.json_rpc import (
 
 from lsp_server import client_features
 from lsp_server.documents import Change, Place
+from lsp_server.generations import Rank
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -215,7 +216,9 @@ class MidspanProtocol(LanguageServerProtocol):
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         """Take over a document from the client."""
         item = params.text_document
-        self._server.documents.open(item.uri, item.text, item.version, str(item.language_id))
+        documents = self._server.documents
+        document = documents.open(item.uri, item.text, item.version, str(item.language_id))
+        self._server.idle.opened(document)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
@@ -223,13 +226,17 @@ class MidspanProtocol(LanguageServerProtocol):
         identifier = params.text_document
         changes = [_change(change) for change in params.content_changes]
         if self._server.documents.change(identifier.uri, identifier.version, changes):
-            self._server.generations.cancel_automatic(identifier.uri)
+            self._server.generations.cancel(identifier.uri, Rank.TYPING)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document."""
-        self._server.generations.cancel(params.text_document.uri)
-        self._server.documents.close(params.text_document.uri)
+        document = self._server.documents.get(params.text_document.uri)
+        if document is not None:
+            self._server.generations.cancel(document.uri)
+            self._server.documents.close(document.uri)
+            self._server.suggestions.drop(document.uri)
+            self._server.idle.closed(document)
 
     @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
     async def lsp_workspace__execute_command(  # type: ignore[override]

@@ -41,6 +41,7 @@ class Settings:
     max_tokens: int = 96  # longest suggestion of several lines
     max_tokens_line: int = 48  # longest suggestion of one line
     max_tokens_action: int = 256  # longest text that a code action fills in
+    prefetch: bool = True  # prepare, while the user rests, what may be asked for next
     debounce_ms: int = 0  # how long typing rests before an automatic suggestion is asked for
     multiline: Multiline = Multiline.AUTO
     popup: Popup = Popup.AUTO

@@ -27,6 +27,7 @@ class Snapshot:
     path: str
     language_id: str
     revision: int
+    offset: int  # where the gap begins
     before: str
     after: str
     line_ending: str
@@ -52,6 +53,7 @@ def take(
         path=document.path,
         language_id=document.language_id,
         revision=document.revision,
+        offset=start,
         before=_newlines(before),
         after=_newlines(after),
         line_ending=document.line_ending,

@@ -82,6 +82,10 @@ class StatusReporter:
         """A suggestion was made."""
         self.ready(model or self.current.model)
 
+    def known(self) -> None:
+        """There is a suggestion, for which nobody was asked: this tells nothing of the server."""
+        self._set(reason="")
+
     def none(self, reason: str) -> None:
         """There is no suggestion, for a reason that is no fault."""
         self._set(reason=reason)

@@ -1,4 +1,4 @@
-"""From a snapshot to a suggestion: ask the manager, tidy the answer, or say why there is none.
+"""From a snapshot to a suggestion: it is known, or the manager is asked and its answer tidied.
 
 Rule: the one way to the model for every feature. Never raises for what a model, the manager or a
 post-processor does; the reason goes to the status, and what was asked for by hand can read it.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.errors import MidspanError
 from lsp_server import snapshot as snapshots
 from lsp_server import status
+from lsp_server.generations import Rank
 from lsp_server.snapshot import Snapshot
+from lsp_server.suggestion_cache import State
 
 if TYPE_CHECKING:
-    from fim.postprocess import Tidied
     from lsp_server.language_server import MidspanServer
 
 SLOW_S = 0.2  # a suggestion that takes longer is shown to be under way
@@ -31,6 +32,15 @@ class Ask:
     deadline_ms: int
     debounce_ms: int = 0
     by_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `model` gave, tidied, with `\n` line ends; where `text` is empty, `reason` says why."""
+
+    text: str
+    reason: str
+    model: str
 
 
 def while_typing(ls: MidspanServer, snapshot: Snapshot, *, automatic: bool) -> Ask:
@@ -48,15 +58,59 @@ def while_typing(ls: MidspanServer, snapshot: Snapshot, *, automatic: bool) -> A
 async def suggest(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
     """The text for the gap, with the document's line ends; "" if there is none for any reason.
 
-    One generation per document: it gives way to a newer one, and to an edit. Cancelling the
-    caller closes the connection to the manager, which stops the model.
+    What a known suggestion says is answered at once. Else one generation per document: it gives
+    way to a newer one, and to an edit. Cancelling the caller closes the connection to the
+    manager, which stops the model.
     """
-    text = await ls.generations.run(snapshot.uri, _generate(ls, snapshot, ask), by_hand=ask.by_hand)
-    document = ls.documents.get(snapshot.uri)
-    if text is None or document is None or document.revision != snapshot.revision:
-        ls.status.none(status.MOVED_ON)
-        return ""
-    return text
+    ls.idle.asked(snapshot)
+    text = None if ask.by_hand else _known(ls, snapshot, ask)
+    if text is None:
+        rank = Rank.BY_HAND if ask.by_hand else Rank.TYPING
+        text = await ls.generations.run(snapshot.uri, _generate(ls, snapshot, ask), rank)
+        document = ls.documents.get(snapshot.uri)
+        if text is None or document is None or document.revision != snapshot.revision:
+            ls.status.none(status.MOVED_ON)
+            return ""
+    if text and not ask.by_hand:
+        ls.idle.shown(snapshot, text)
+    return text.replace("\n", snapshot.line_ending)
+
+
+async def fetch(ls: MidspanServer, snapshot: Snapshot, ask: Ask, *, ahead: bool = False) -> Answer:
+    """Ask the manager; the suggestion is known from then on. Raises MidspanError."""
+    from fim.postprocess import tidy
+
+    epoch = ls.suggestions.epoch
+    answer = await ls.manager.infill(body(ls, snapshot, ask))
+    ls.stats.evaluated(answer, ahead=ahead)
+    tidied = tidy(
+        str(answer.get("content") or ""),
+        prefix=snapshot.before,
+        suffix=snapshot.after,
+        single_line=ask.single_line,
+        language_id=snapshot.language_id,
+    )
+    model = str(answer.get("model") or "")
+    if not ask.by_hand:
+        state = state_of(snapshot, ask)
+        ls.suggestions.keep(state, tidied.text, model=model, epoch=epoch, ahead=ahead)
+    return Answer(tidied.text, tidied.reason, model)
+
+
+def state_of(snapshot: Snapshot, ask: Ask) -> State:
+    """Return what the suggestion cache knows an answer by."""
+    return State(snapshot.uri, snapshot.before, snapshot.after, ask.single_line, ask.max_tokens)
+
+
+def _known(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str | None:
+    """What a suggestion made before says here; None if there is none."""
+    hit = ls.suggestions.find(state_of(snapshot, ask))
+    if hit is None:
+        return None
+    ls.generations.cancel(snapshot.uri, Rank.TYPING)
+    ls.stats.known(hit.source)
+    ls.status.known()
+    return hit.text
 
 
 async def _generate(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
@@ -64,8 +118,7 @@ async def _generate(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
         await asyncio.sleep(ask.debounce_ms / 1000)
     try:
         with ls.status.working("Completing", delay_s=SLOW_S):
-            answer = await ls.manager.infill(_body(ls, snapshot, ask))
-        tidied = _tidied(answer, snapshot, ask)
+            answer = await fetch(ls, snapshot, ask)
     except MidspanError as exc:
         ls.status.failed(exc)
         return ""
@@ -73,26 +126,14 @@ async def _generate(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
         ls.report_server_error(exc, type(exc))
         ls.status.failed(MidspanError(status.BUG))
         return ""
-    ls.status.answered(str(answer.get("model") or ""))
-    if not tidied.text:
-        ls.status.none(tidied.reason or status.EMPTY)
-    return tidied.text
+    ls.status.answered(answer.model)
+    if not answer.text:
+        ls.status.none(answer.reason or status.EMPTY)
+    return answer.text
 
 
-def _tidied(answer: dict[str, Any], snapshot: Snapshot, ask: Ask) -> Tidied:
-    from fim.postprocess import tidy
-
-    return tidy(
-        str(answer.get("content") or ""),
-        prefix=snapshot.before,
-        suffix=snapshot.after,
-        line_ending=snapshot.line_ending,
-        single_line=ask.single_line,
-        language_id=snapshot.language_id,
-    )
-
-
-def _body(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> dict[str, object]:
+def body(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> dict[str, object]:
+    """Return the manager's request for `ask`."""
     return {
         "input_prefix": snapshot.before,
         "input_suffix": snapshot.after,

@@ -44,9 +44,13 @@ async def code_action(
 ) -> list[types.CodeAction | types.Command]:
     """List what can be done at the start of the range."""
     document = ls.documents.get(params.text_document.uri)
-    if document is None or not _asked_for(params.context) or refusal(document):
+    if document is None or refusal(document):
         return []
     cursor = document.offset(place_of(params.range.start))
+    # Editors ask on each move of the cursor, which nothing else tells us of.
+    ls.idle.moved(document, cursor)
+    if not _asked_for(params.context):
+        return []
     return [
         _action(ls, document, title, cursor)
         for title, find in GAPS.items()

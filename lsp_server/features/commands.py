@@ -33,6 +33,7 @@ async def select_model(ls: MidspanServer, params: types.ExecuteCommandParams) ->
     async with progress(ls, f"Loading {name}", params.work_done_token):
         with ls.status.working(f"Loading {name}"):
             current = await ls.manager.post("/api/models/select", {"name": name})
+    ls.suggestions.clear()
     ls.status.ready(name)
     return current
 
@@ -53,6 +54,7 @@ async def show_status(ls: MidspanServer, params: types.ExecuteCommandParams) -> 
         "reason": shown.reason,
         "enabled": ls.settings.enabled and ls.toggles.all_on,
         "positionEncoding": ls.documents.encoding,
+        "stats": ls.stats.as_json(),
     }
     try:
         answer["models"] = await ls.manager.get("/api/models/status")

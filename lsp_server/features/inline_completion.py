@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 INVOKED, AUTOMATIC = 1, 2
 # Copilot's dialect: the client tells what it showed and how much of it was accepted.
+DID_FOCUS = "textDocument/didFocus"
 SILENTLY_ACCEPTED = (
-    "textDocument/didFocus",
     "textDocument/didShowCompletion",
     "textDocument/didPartiallyAcceptCompletion",
 )
@@ -47,6 +47,17 @@ async def inline_completion(
     if not text:
         return types.InlineCompletionList(items=[])
     return types.InlineCompletionList(items=[_item(document, start, end, chosen + text)])
+
+
+async def did_focus(ls: MidspanServer, params: Any) -> None:
+    """Make ready the document that the user turned to."""
+    try:
+        uri = str(params["textDocument"]["uri"])
+    except (TypeError, KeyError):
+        return  # the focus is on no document
+    document = ls.documents.get(uri)
+    if document is not None:
+        ls.idle.focused(document)
 
 
 def _gap(document: Document, params: types.InlineCompletionParams) -> tuple[int, int, str]:
@@ -103,6 +114,7 @@ def register(ls: MidspanServer) -> None:
     method = types.TEXT_DOCUMENT_INLINE_COMPLETION
     ls.protocol.tolerations[method] = tolerate_trigger_kinds()
     ls.feature(method, types.InlineCompletionOptions())(inline_completion)
+    ls.feature(DID_FOCUS)(did_focus)
     for notification in SILENTLY_ACCEPTED:
 
         @ls.feature(notification)

@@ -29,11 +29,15 @@ class FakeManager:
     asked: list[dict[str, Any]] = field(default_factory=list)
     posted: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
     warmed: int = 0
+    warmed_for: list[dict[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     started: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def infill(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "document" in body and body["n_predict"] == 0:
+            self.warmed_for.append(body)
+            return self._answer("")
         if body["n_predict"] == 0:  # the warm-up on `initialized`
             await asyncio.sleep(0.02)  # a model is never there at once
             self.warmed += 1
@@ -188,6 +192,12 @@ class Session:
                 "contentChanges": [{"range": {"start": place, "end": place}, "text": text}],
             },
         }
+
+    def erase(self, line: int, start: int, end: int, uri: str = URI) -> dict[str, Any]:
+        """The notification of a deletion in a line, not yet sent."""
+        change = self.edit("", line, start, uri)
+        change["params"]["contentChanges"][0]["range"]["end"] = {"line": line, "character": end}
+        return change
 
     def ghost(self, line: int, character: int, uri: str = URI, **context: object) -> int:
         return self.request("textDocument/inlineCompletion", at(line, character, uri, **context))

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lsp_server.generations import Generations
+from lsp_server.generations import Generations, Rank
 
 
 async def value(result: int, gate: asyncio.Event | None = None) -> int:
@@ -51,14 +51,14 @@ async def test_cancelling_the_caller_cancels_the_work_and_is_raised():
 
 async def test_by_hand_is_not_disturbed_by_typing_but_by_hand():
     generations, gate = Generations(), asyncio.Event()
-    by_hand = await started(generations, "a", value(1, gate), by_hand=True)
+    by_hand = await started(generations, "a", value(1, gate), rank=Rank.BY_HAND)
     assert await generations.run("a", value(2)) is None
-    generations.cancel_automatic("a")
+    generations.cancel("a", Rank.TYPING)
     gate.set()
     assert await by_hand == 1
     gate.clear()
-    by_hand = await started(generations, "a", value(1, gate), by_hand=True)
-    assert await generations.run("a", value(2), by_hand=True) == 2
+    by_hand = await started(generations, "a", value(1, gate), rank=Rank.BY_HAND)
+    assert await generations.run("a", value(2), rank=Rank.BY_HAND) == 2
     assert await by_hand is None
 
 
@@ -71,3 +71,15 @@ async def test_failure_is_the_callers_and_frees_the_document():
     with pytest.raises(ValueError):  # noqa: PT011
         await generations.run("a", fails())
     assert await generations.run("a", value(1)) == 1
+
+
+async def test_idle_gives_way_to_typing_and_never_the_reverse():
+    generations, gate = Generations(), asyncio.Event()
+    idle = await started(generations, "a", value(1, gate), rank=Rank.IDLE)
+    typing = await started(generations, "a", value(2, gate))
+    assert await idle is None
+    assert await generations.run("a", value(3), Rank.IDLE) is None
+    generations.cancel("a", Rank.IDLE)
+    gate.set()
+    assert await typing == 2
+    assert await generations.run("a", value(4), Rank.IDLE) == 4

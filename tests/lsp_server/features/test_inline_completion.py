@@ -68,8 +68,8 @@ async def test_trigger_kinds_counted_from_zero_are_understood(session: Session):
     """languageclient 9 sends VS Code's 0 and 1; after the first 0 a 1 means automatic."""
     await session.start()
     session.open(TEXT)
-    for kind in (1, 0, 1, 2):
-        await session.items(session.ghost(0, 6, triggerKind=kind))
+    for character, kind in enumerate((1, 0, 1, 2), start=2):
+        await session.items(session.ghost(0, character, triggerKind=kind))
     single = [body["single_line"] for body in session.manager.asked]
     assert single == [False, False, True, True]
 
@@ -270,7 +270,7 @@ async def test_only_a_slow_suggestion_is_shown_to_be_under_way(session: Session)
         await session.items(session.ghost(1, 4))
     assert not [m for m in session.messages if m.get("method") == "midspan/status"]
     session.manager.hang = True
-    asked = session.ghost(1, 4)
+    asked = session.ghost(1, 3)
     await session.status(busy=True, message="Completing")
     session.manager.release.set()
     assert await session.items(asked)
