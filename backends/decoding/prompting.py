@@ -29,7 +29,7 @@ IDLE_PREFILL_MS = 5000.0
 # In tokens. Steps, so that a jittery measurement does not move the window's edges.
 WINDOWS = (256, 512, 1024, 2048, 4096)
 SUFFIX_SHARE = 0.25
-CHARS_PER_TOKEN = 3.0  # a first guess for code; too generous a window is cut again below
+DENSITY_SAMPLE = 2000  # characters before the cursor, to see how many make a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Anchored:
 
     anchor: Anchor
     extra: tuple[ContextChunk, ...]
+    window: int  # tokens of the document that it was to show
+    density: float  # characters per token there
     tokens: list[int]
 
 
@@ -87,8 +89,7 @@ class Prompter:
         cursor before there is too much typed text behind it. None where neither gains anything.
         """
         window = self._window(request, IDLE_PREFILL_MS)
-        budget = current.anchored.anchor.budget
-        grows = current.truncated and _budget(window).before_chars > budget.before_chars
+        grows = current.truncated and window > current.anchored.window
         return self._fitting(request, window, []) if grows or current.typed_far else None
 
     def remember(self, prompt: TokenPrompt) -> None:
@@ -118,20 +119,22 @@ class Prompter:
             prompt = self._build(request, window, known)
             if len(prompt.tokens) < self._model.context_length:
                 return prompt
-            # The text has fewer characters to a token than guessed, or much repository context.
+            # Denser text than the sample, or much repository context.
             if window <= 1:
                 raise BadRequest("the context chunks leave no room for the document itself")
             window //= 2
 
     def _build(self, request: InfillRequest, window: int, known: Sequence[Anchored]) -> TokenPrompt:
         anchors = [anchored.anchor for anchored in known]
-        placement = place(anchors, request.prefix, request.suffix, _budget(window))
+        density = self._density(request, known)
+        budget = _budget(window, density)
+        placement = place(anchors, request.prefix, request.suffix, budget)
         extra = [(chunk.filename, chunk.text) for chunk in request.extra]
         prompt = build(self._template, placement, extra=extra, path=request.path)
         anchored = (
             known[anchors.index(placement.anchor)]
             if placement.kept
-            else Anchored(placement.anchor, request.extra, self._head(prompt))
+            else Anchored(placement.anchor, request.extra, window, density, self._head(prompt))
         )
         kept, pending = healing.split(self._model.tokenize(prompt.tail), self._model.token_bytes)
         return TokenPrompt(
@@ -143,6 +146,13 @@ class Prompter:
             or len(placement.anchor.suffix) < len(request.suffix),
             typed_far=2 * len(placement.typed) > placement.anchor.budget.typed_chars,
         )
+
+    def _density(self, request: InfillRequest, known: Sequence[Anchored]) -> float:
+        """Return the characters per token around here: as before for a known document."""
+        if known:
+            return known[0].density
+        sample = request.prefix[-DENSITY_SAMPLE:] or request.suffix[:DENSITY_SAMPLE]
+        return max(1.0, len(sample)) / max(1, len(self._model.tokenize(sample)))
 
     def _head(self, prompt: Prompt) -> list[int]:
         bos = self._model.vocab.bos
@@ -159,9 +169,9 @@ class Prompter:
         return tokens
 
 
-def _budget(window: int) -> Budget:
-    """Return the characters of a window of so many tokens."""
+def _budget(window: int, density: float) -> Budget:
+    """Return the characters of a window of so many tokens, at so many characters per token."""
     return Budget(
-        before_chars=max(1, int(window * (1 - SUFFIX_SHARE) * CHARS_PER_TOKEN)),
-        suffix_chars=max(1, int(window * SUFFIX_SHARE * CHARS_PER_TOKEN)),
+        before_chars=max(1, int(window * (1 - SUFFIX_SHARE) * density)),
+        suffix_chars=max(1, int(window * SUFFIX_SHARE * density)),
     )
