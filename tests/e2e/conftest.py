@@ -57,6 +57,10 @@ class Buffer:
         """Insert text at the cursor and tell the server."""
         self._replace(self.cursor, self.cursor, text)
 
+    def backspace(self) -> None:
+        """Delete the character before the cursor."""
+        self._replace(self.cursor - 1, self.cursor, "")
+
     def accept(self, item: types.InlineCompletionItem) -> None:
         """Insert a suggestion, as the specification says."""
         assert isinstance(item.insert_text, str)
