@@ -77,16 +77,12 @@ class _Index:
 
 class NgramBaseline:
     """Completes a line, token by token, by the longest match of at most `order` - 1 tokens.
-
-    Without `inside_words` the last token before the cursor counts as complete, as plain n-gram
-    baselines have it; with it the completion may go on with that token.
     """
 
-    def __init__(self, order: int = 8, *, inside_words: bool = True) -> None:
+    def __init__(self, order: int = 8) -> None:
         if order < 2:
             raise ValueError("an n-gram needs an order of at least 2")
         self._context = order - 1
-        self._inside_words = inside_words
         self._vocabulary: dict[str, int] = {}
         self._texts: list[str] = []
         self._corpus = _Index(_CORPUS_BITS)
@@ -99,14 +95,17 @@ class NgramBaseline:
             self._counts.update(ids)
             self._corpus.add(ids)
 
-    def complete(self, prefix: str, suffix: str, max_chars: int = 200) -> str:
+    def complete(
+        self, prefix: str, suffix: str, max_chars: int = 200, *, inside_words: bool = True
+    ) -> str:
         """Return what follows `prefix` up to the end of its line.
 
-        The last token of `prefix` may be incomplete: what continues it is among what is returned.
+        Without `inside_words` the last token before the cursor counts as complete, as plain n-gram
+        baselines have it; with it the completion may go on with that token.
         """
         before = tokens_of(prefix)
         partial = ""
-        if self._inside_words and before and before[-1].strip("\r\n"):
+        if inside_words and before and before[-1].strip("\r\n"):
             partial = before.pop()
         file = _Index(_FILE_BITS)
         file.add(self._ids([*tokens_of(suffix), _SEPARATOR, *before]))

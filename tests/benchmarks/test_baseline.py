@@ -79,10 +79,10 @@ def test_complete_of_an_incomplete_token_ends_even_if_nothing_matches() -> None:
 
 
 def test_complete_without_inside_words_takes_the_last_token_as_complete() -> None:
-    baseline = NgramBaseline(inside_words=False)
+    baseline = NgramBaseline()
     baseline.train(CORPUS)
-    assert baseline.complete("for i in ", "") == "range(10):"
-    assert baseline.complete("for i in ra", "") == ""
+    assert baseline.complete("for i in ", "", inside_words=False) == "range(10):"
+    assert baseline.complete("for i in ra", "", inside_words=False) == ""
 
 
 def test_order_below_two_is_refused() -> None:

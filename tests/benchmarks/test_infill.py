@@ -144,7 +144,7 @@ def test_bench_infill_reports_model_and_baseline_side_by_side(
     assert report["machine"]["cores"] >= 1
     assert report["parameters"]["seed"] == 0
     results = report["results"]
-    for who in ("model", "baseline"):
+    for who in ("model", "baseline", "baseline_part_words"):
         overall, boundaries, inside = (
             results[who][group]["exact_match"]["of"]
             for group in ("overall", "at_word_boundaries", "inside_words")
