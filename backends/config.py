@@ -40,6 +40,11 @@ class CompletionSettings:
     """`[completion]`."""
 
     model: str = _setting("", "Name of the model that completes; empty for the starter model.")
+    cold_prefill_ms: float = _setting(
+        1000.0,
+        "Milliseconds that a prompt with nothing cached may take, which decides how much of the "
+        "document is shown at first.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

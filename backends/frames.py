@@ -28,6 +28,7 @@ class Load(msgspec.Struct, tag=True):
     threads: int = 0  # 0: the machine's cores
     gpu_layers: int = 0  # -1: all
     safe_mode: bool = False  # no weight repacking (see engines/llama_cpp.py)
+    cold_prefill_ms: float = 0.0  # for requests that give no `prompt_ms`; 0: as prompting has it
 
 
 class Infill(msgspec.Struct, tag=True):

@@ -231,6 +231,7 @@ class Manager:
         model = self.catalogue.get(effect.name)
         self._files[effect.name] = catalogue.identity(model.path)
         message = await asyncio.to_thread(catalogue.load_message, model, safe_mode=effect.safe_mode)
+        message.cold_prefill_ms = self._settings.completion.cold_prefill_ms
         backend = await LocalBackend.start(
             message,
             functools.partial(self._died, effect.name, effect.run),

@@ -14,10 +14,12 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import BinaryIO
 
 from backends import engines, frames
 from backends.backend import Capabilities, Chunk
+from backends.decoding.copying import weights_for
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.token_model import TokenModel
 from backends.errors import MidspanError, NoFim
@@ -59,24 +61,27 @@ class Worker:
         )
         if isinstance(template, templates.NoFim):
             raise NoFim(f"{request.name} can't fill in the middle: {template.reason}")
-        scheduler = Scheduler(model, template, self._emit)
+        copying = weights_for(model.model_bytes)
+        scheduler = Scheduler(model, template, self._emit, copying=copying)
         scheduler.warm_up()
         load_ms = (time.perf_counter() - started) * 1000
         self._send(_loaded(model, template.family, load_ms))
         loop = threading.Thread(target=_run_or_die, args=(scheduler,), name="scheduler")
         loop.start()
         try:
-            self._read(scheduler)
+            self._read(scheduler, request.cold_prefill_ms or None)
         finally:
             scheduler.stop()
             loop.join()
             model.close()
 
-    def _read(self, scheduler: Scheduler) -> None:
+    def _read(self, scheduler: Scheduler, cold_prefill_ms: float | None) -> None:
         while (body := frames.read_frame(self._source)) is not None:
             message = frames.decode_to_worker(body)
             match message:
                 case frames.Infill(id=id, request=request):
+                    if request.prompt_ms is None:
+                        request = replace(request, prompt_ms=cold_prefill_ms)
                     scheduler.submit(id, request)
                 case frames.Cancel(id=id):
                     scheduler.cancel(id)

@@ -94,6 +94,62 @@ def keystrokes(scenarios: tuple[str, ...], as_json: bool, **options: Any) -> int
     return _print(benchmark.run(scenarios=chosen, progress=progress, **options), as_json)
 
 
+@bench.command()
+@click.option(
+    "--runs", type=click.IntRange(1), default=20, show_default=True, help="Cancelled requests."
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="starter, tiny, 0.5b or 1.5b (random weights), or a GGUF file; default: starter and 0.5b.",
+)
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(1),
+    default=2000,
+    show_default=True,
+    help="Of each request, as far as the model's context holds them.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="What, and when, is cancelled."
+)
+@json_option
+def cancel(runs: int, models: tuple[str, ...], prompt_tokens: int, seed: int, as_json: bool) -> int:
+    """Time from `$/cancelRequest` in mid-prefill to an idle worker, and what is kept."""
+    from benchmarks import cancel as benchmark
+
+    result = benchmark.run(
+        runs=runs,
+        models=models or benchmark.MODELS,
+        prompt_tokens=prompt_tokens,
+        seed=seed,
+        progress=progress,
+    )
+    return _print(result, as_json)
+
+
+@bench.command()
+@click.option(
+    "--swaps", type=click.IntRange(1), default=20, show_default=True, help="To a loaded model."
+)
+@click.option("--loads", type=click.IntRange(1), default=5, show_default=True, help="Cold ones.")
+@click.option(
+    "--models",
+    nargs=2,
+    default=("starter", "0.5b"),
+    show_default=True,
+    help="Two of starter, tiny, 0.5b and 1.5b (random weights), or GGUF files.",
+)
+@json_option
+def swap(swaps: int, loads: int, models: tuple[str, str], as_json: bool) -> int:
+    """Time to switch to a model used before, the key after it, and loading beside a bare load."""
+    from benchmarks import swap as benchmark
+
+    result = benchmark.run(swaps=swaps, loads=loads, models=models, progress=progress)
+    return _print(result, as_json)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(result)

@@ -73,14 +73,18 @@ class Editor:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def initialize(self) -> dict[str, Any]:
-        """Send `initialize` as an editor with inline completion does; return the answer."""
+    async def initialize(self, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send `initialize` as an editor with inline completion does; return the answer.
+
+        `options` are sent as `initializationOptions`.
+        """
         result: dict[str, Any] = await self.request(
             "initialize",
             {
                 "processId": os.getpid(),
                 "clientInfo": {"name": "midspan demo"},
                 "rootUri": None,
+                "initializationOptions": options,
                 "capabilities": {
                     "general": {"positionEncodings": ["utf-32", "utf-16"]},
                     "textDocument": {"inlineCompletion": {}},
@@ -90,7 +94,10 @@ class Editor:
         return result
 
     async def request(self, method: str, params: Any) -> Any:
-        """Send a request and return its result. Raises ServerError or ServerGone."""
+        """Send a request and return its result. Raises ServerError or ServerGone.
+
+        Cancelling the caller cancels the request.
+        """
         if self._tasks[0].done():  # nobody would ever answer
             raise self._gone()
         number = next(self._ids)
@@ -99,6 +106,10 @@ class Editor:
         try:
             await self._send({"id": number, "method": method, "params": params})
             return await future
+        except asyncio.CancelledError:
+            with contextlib.suppress(ServerGone):
+                await self.notify("$/cancelRequest", {"id": number})
+            raise
         finally:
             self._waiting.pop(number, None)
 

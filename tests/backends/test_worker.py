@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +100,20 @@ def test_a_defect_in_the_scheduler_ends_the_worker() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 70
     assert "defect" in done.stderr
+
+
+@pytest.mark.parametrize(("budget_ms", "least", "most"), [(0.001, 50, 700), (1e6, 900, 2048)])
+def test_worker_sizes_cold_prompts_by_the_time_they_may_take(
+    pipe: Pipe, tiny_model: Path, budget_ms: float, least: int, most: int
+) -> None:
+    message = load(str(tiny_model))
+    message.cold_prefill_ms = budget_ms
+    pipe.send(message)
+    assert isinstance(pipe.receive(), frames.Loaded)
+    pipe.send(frames.Infill(1, InfillRequest("x = [1, 2]\n" * 2000, "\n", max_tokens=1)))
+    while True:
+        piece = pipe.receive()
+        assert isinstance(piece, frames.Piece)
+        if piece.chunk.usage is not None:
+            break
+    assert least < piece.chunk.usage.prompt_tokens < most
