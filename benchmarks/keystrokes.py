@@ -59,9 +59,9 @@ def run(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = model_file(model, folder, progress)
-        engines: list[tuple[Engine, Body]] = [_midspan(stack, path, tokens)]
+        engines: list[tuple[Engine, Body]] = [start_midspan(stack, path, tokens)]
         if against:
-            engines.append(_peer(stack, path, tokens, against, model))
+            engines.append(start_peer(stack, path, tokens, against, model))
         samples = replay(engines, typed, interval_ms / 1000, progress)
     results: dict[str, Any] = {name: summary(own) for name, own in samples.items()}
     if against:
@@ -105,7 +105,8 @@ def model_file(model: str, folder: Path, progress: Callable[[str], None]) -> Pat
     return Path(model)
 
 
-def _midspan(stack: ExitStack, path: Path, tokens: int) -> tuple[Engine, Body]:
+def start_midspan(stack: ExitStack, path: Path, tokens: int) -> tuple[Engine, Body]:
+    """Start a manager with the model; return it with what its language server would ask."""
     endpoint = stack.enter_context(private_manager({"bench": path}))
     address = f"{endpoint.host}:{endpoint.port}"
     engine = Engine("midspan", address, {"Authorization": f"Bearer {endpoint.token}"})
@@ -121,19 +122,29 @@ def _midspan(stack: ExitStack, path: Path, tokens: int) -> tuple[Engine, Body]:
     return engine, body
 
 
-def _peer(
-    stack: ExitStack, path: Path, tokens: int, against: str, model: str
+def start_peer(
+    stack: ExitStack, path: Path, tokens: int, against: str, model: str, slots: int = 1
 ) -> tuple[Engine, Body]:
+    """Start a llama-server with the model; return it with what llama.vim would ask.
+
+    With `slots`, documents named "0", "1" and so on have one each.
+    """
     address = stack.enter_context(
         llama_server(
             str(path),
             threads=cores(),
+            slots=slots,
             batch=PEER_BATCH_STARTER if model == "starter" else PEER_BATCH,
             binary=None if against == "llama-server" else against,
         )
     )
     engine = Engine("llama-server", address, {})
-    return engine, lambda key: llama_vim_body(key.prefix, key.suffix, tokens)
+
+    def body(key: Key) -> dict[str, Any]:
+        slot = int(key.document) if slots > 1 else 0
+        return llama_vim_body(key.prefix, key.suffix, tokens, slot)
+
+    return engine, body
 
 
 def replay(

@@ -73,7 +73,7 @@ def _wait(address: str, process: subprocess.Popen[str]) -> None:
     raise RuntimeError("llama-server did not start in time")
 
 
-def llama_vim_body(prefix: str, suffix: str, n_predict: int) -> dict[str, Any]:
+def llama_vim_body(prefix: str, suffix: str, n_predict: int, slot: int = 0) -> dict[str, Any]:
     """Return what llama.vim sends for a cursor between `prefix` and `suffix`.
 
     Whole lines before the cursor's in `input_prefix`, the cursor's line up to it in `prompt`, the
@@ -83,7 +83,7 @@ def llama_vim_body(prefix: str, suffix: str, n_predict: int) -> dict[str, Any]:
     before, current = lines[:-1][-LINES_BEFORE:], lines[-1]
     after = suffix.split("\n")[: LINES_AFTER + 1]
     return {
-        "id_slot": 0,
+        "id_slot": slot,
         "input_prefix": "".join(f"{line}\n" for line in before),
         "input_suffix": "\n".join(after) + "\n",
         "input_extra": [],

