@@ -23,6 +23,7 @@ from backends.errors import MidspanError
 from lsp_server.documents import Document
 from lsp_server.generations import Rank
 from lsp_server.snapshot import Snapshot, refusal, switched_off, take
+from lsp_server.stats import Purpose
 from lsp_server.suggest import body, fetch, state_of, while_typing
 from lsp_server.suggestion_cache import State
 
@@ -115,8 +116,10 @@ class Idle:
         await asyncio.sleep(WARM_AFTER_S)
         if self._unchanged(snapshot):
             ask = while_typing(self._ls, snapshot, automatic=True)
+            request = body(self._ls, snapshot, replace(ask, max_tokens=0))
             try:
-                await self._ls.manager.infill(body(self._ls, snapshot, replace(ask, max_tokens=0)))
+                answer = await self._ls.manager.infill(request)
+                self._ls.stats.evaluated(answer, Purpose.WARM)
             except MidspanError as exc:
                 logger.debug("nothing was warmed: %s", exc)
 

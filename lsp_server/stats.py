@@ -7,37 +7,43 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from enum import StrEnum
 
 from lsp_server.suggestion_cache import Source
 
 
+class Purpose(StrEnum):
+    """What the manager was asked for."""
+
+    KEY = "evaluated"  # a suggestion where the user types
+    BY_HAND = "byHand"  # a code action
+    AHEAD = "ahead"  # a suggestion that nobody had asked for yet
+    WARM = "warm"  # no text, only the prompt's evaluation
+
+
 class Stats:
-    """Requests answered with no evaluation, by where the answer came from, and evaluated ones."""
+    """Keys answered with no evaluation, by where the answer came from, and requests made."""
 
     def __init__(self) -> None:
         self._known: Counter[Source] = Counter()
-        self._evaluated: Counter[bool] = Counter()  # requests to the manager; True: made ahead
-        self._tokens: Counter[bool] = Counter()  # that the model evaluated or generated for them
+        self._requests: Counter[Purpose] = Counter()
+        self._tokens: Counter[Purpose] = Counter()
 
     def known(self, source: Source) -> None:
         """Count a request that the suggestion cache answered."""
         self._known[source] += 1
 
-    def evaluated(self, answer: Mapping[str, object], *, ahead: bool) -> None:
-        """Count a request that the manager answered; `ahead`: nobody had asked for it yet."""
-        self._evaluated[ahead] += 1
+    def evaluated(self, answer: Mapping[str, object], purpose: Purpose) -> None:
+        """Count a request that the manager answered, and its prompt tokens not cached."""
+        self._requests[purpose] += 1
         usage = answer.get("usage")
         if isinstance(usage, Mapping):
-            cached = usage.get("cached_tokens", 0)
-            prompt, completion = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-            self._tokens[ahead] += prompt - cached + completion
+            self._tokens[purpose] += usage.get("prompt_tokens", 0) - usage.get("cached_tokens", 0)
 
     def as_json(self) -> dict[str, int]:
-        """Return the counts under their names on the wire."""
+        """Return the counts under their names on the wire: `evaluated`, `evaluatedTokens` ..."""
         return {
             **{source.value: self._known[source] for source in Source},
-            "evaluated": self._evaluated[False],
-            "evaluatedTokens": self._tokens[False],
-            "ahead": self._evaluated[True],
-            "aheadTokens": self._tokens[True],
+            **{purpose.value: self._requests[purpose] for purpose in Purpose},
+            **{f"{purpose}Tokens": self._tokens[purpose] for purpose in Purpose},
         }

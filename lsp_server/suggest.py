@@ -15,6 +15,7 @@ from lsp_server import snapshot as snapshots
 from lsp_server import status
 from lsp_server.generations import Rank
 from lsp_server.snapshot import Snapshot
+from lsp_server.stats import Purpose
 from lsp_server.suggestion_cache import State
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ async def fetch(ls: MidspanServer, snapshot: Snapshot, ask: Ask, *, ahead: bool 
 
     epoch = ls.suggestions.epoch
     answer = await ls.manager.infill(body(ls, snapshot, ask))
-    ls.stats.evaluated(answer, ahead=ahead)
+    ls.stats.evaluated(answer, _purpose(ask, ahead=ahead))
     tidied = tidy(
         str(answer.get("content") or ""),
         prefix=snapshot.before,
@@ -95,6 +96,12 @@ async def fetch(ls: MidspanServer, snapshot: Snapshot, ask: Ask, *, ahead: bool 
         state = state_of(snapshot, ask)
         ls.suggestions.keep(state, tidied.text, model=model, epoch=epoch, ahead=ahead)
     return Answer(tidied.text, tidied.reason, model)
+
+
+def _purpose(ask: Ask, *, ahead: bool) -> Purpose:
+    if ahead:
+        return Purpose.AHEAD
+    return Purpose.BY_HAND if ask.by_hand else Purpose.KEY
 
 
 def state_of(snapshot: Snapshot, ask: Ask) -> State:

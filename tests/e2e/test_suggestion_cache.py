@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from lsprotocol import types
 
+from lsp_server.protocol import position_of
 from tests.e2e.conftest import PATIENCE, Buffer, Editor
 from tests.e2e.test_lsp_editor import PATTERN
 
@@ -123,6 +124,28 @@ async def test_typing_cancels_what_is_fetched_ahead_and_gets_its_own(editor: Edi
     again = reopen(editor, buffer)
     assert await again.ghost() == items
     assert items
+
+
+async def test_key_where_the_cursor_had_moved_to_evaluates_little(editor: Editor):
+    functions = "".join(PATTERN.replace("▌", f"return {number}\n\n\n") for number in range(6))
+    buffer = editor.open(functions + PATTERN)
+    position = position_of(buffer.document.place(buffer.cursor))
+    await editor.client.text_document_code_action_async(
+        types.CodeActionParams(
+            text_document=types.TextDocumentIdentifier(buffer.document.uri),
+            range=types.Range(position, position),
+            context=types.CodeActionContext(
+                diagnostics=[], trigger_kind=types.CodeActionTriggerKind.Automatic
+            ),
+        )
+    )
+    await until(lambda counts: counts["warm"] == 1, editor)
+    warm = await stats(editor)
+    buffer.type("r")
+    await buffer.ghost()
+    counts = await stats(editor)
+    assert counts["evaluated"] == 1
+    assert counts["evaluatedTokens"] <= 8 < 100 < warm["warmTokens"]
 
 
 async def test_another_model_does_not_answer_with_the_olds_text(editor: Editor, tiny_model: Path):
