@@ -37,7 +37,7 @@ Encode = Callable[[str], list[int]]
 MODES = {"anchored": 0.50, "psm": 0.10, "spm": 0.07, "plain": 0.33}
 """Share of examples by layout."""
 
-HOLES = {"line": 0.72, "lines": 0.13, "span": 0.15}
+HOLES = {"line": 0.85, "lines": 0.11, "span": 0.04}
 """Share of holes by kind: the rest of the line, the rest and some lines more, or any span of
 characters."""
 
