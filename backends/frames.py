@@ -58,7 +58,7 @@ class Loaded(msgspec.Struct, tag=True):
     context_length: int
     load_ms: float
     description: str  # architecture, quantisation, engine version
-    cache_bytes: int = 0  # of KV cells, beside model_bytes
+    cache_bytes: int = 0  # of KV cells and their snapshots at most, beside model_bytes
 
 
 class Piece(msgspec.Struct, tag=True):

@@ -88,16 +88,20 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
 
 
 def expected(header: GGUFHeader, context_length: int) -> int:
-    """Return the bytes that a file's model will take: its weights and its KV cells.
+    """Return the bytes that a file's model will take: weights, KV cells and their snapshots.
 
     `context_length` is the user's wish, 0 for none.
     """
     per_cell = cell_bytes(
         header.block_count, header.kv_head_count, header.head_count, header.embedding_length
     )
-    return header.file_bytes + per_cell * cells(
-        per_cell, context(context_length, header.context_length)
-    )
+    cache = per_cell * cells(per_cell, context(context_length, header.context_length))
+    return header.file_bytes + cache + snapshot_bytes(cache)
+
+
+def snapshot_bytes(cache_bytes: int) -> int:
+    """Return the bytes for copies of KV cells that had to make room for others."""
+    return cache_bytes // 2
 
 
 def context(wish: int, trained: int) -> int:

@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from typing import BinaryIO
 
-from backends import engines, frames
+from backends import engines, frames, memory
 from backends.backend import Capabilities, Chunk
 from backends.decoding.copying import weights_for
 from backends.decoding.scheduler import Scheduler
@@ -123,7 +123,7 @@ def _loaded(model: TokenModel, family: str, load_ms: float) -> frames.Loaded:
         context_length=model.context_length,
         load_ms=load_ms,
         description=model.description,
-        cache_bytes=model.cache_bytes,
+        cache_bytes=model.cache_bytes + memory.snapshot_bytes(model.cache_bytes),
     )
 
 

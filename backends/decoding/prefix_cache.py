@@ -2,27 +2,39 @@
 
 One entry per document and anchor. A prompt takes its own entry, trimmed to the common prefix; a
 new one begins as a fork of whatever entry shares most with it. Least recently used entries make
-room, by sequences and by cells. Rule: knows tokens, not text; `cached` never counts a token that
-was not computed at this position in this very prompt.
+room, by sequences and by cells. Before that, while nothing else is done, their cells are copied
+out (`save`), and put back where a prompt shares more with such a snapshot than with any entry.
+Rule: knows tokens, not text; `cached` never counts a token that was not computed at this position
+in this very prompt.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from backends.decoding.snapshots import SnapshotStore, common_prefix
 from backends.decoding.token_model import TokenModel
+
+logger = logging.getLogger(__name__)
 
 # Below this, sharing cells saves less than it complicates.
 MIN_FORK = 16
+# Tokens that a snapshot must spare. On a CPU, one token takes as long to evaluate as the cells of
+# hundreds take to copy.
+MIN_SNAPSHOT = 64
+MIN_USE = 0.5  # of a snapshot's tokens: what is put back and not of use takes time and room
+RESERVE = 0.25  # entries are saved when fewer sequences or cells than this share are left
 
 
 @dataclass(slots=True)
 class Entry:
     """A sequence and the tokens it holds; `busy` while a generation feeds it.
 
-    `previous` are the last tokens that were generated here: drafts are taken from them.
+    `previous` are the last tokens that were generated here: drafts are taken from them. The first
+    `saved` tokens were in a snapshot when it was last made.
     """
 
     key: Hashable
@@ -31,13 +43,15 @@ class Entry:
     used: int = 0
     busy: bool = False
     previous: list[int] = field(default_factory=list)
+    saved: int = 0
 
 
 class PrefixCache:
     """The sequences of one TokenModel."""
 
-    def __init__(self, model: TokenModel) -> None:
+    def __init__(self, model: TokenModel, snapshots: SnapshotStore | None = None) -> None:
         self._model = model
+        self._snapshots = snapshots or SnapshotStore(0)
         self._entries: dict[Hashable, Entry] = {}
         self._free = list(range(model.max_sequences - 1, -1, -1))
         self._clock = count(1)
@@ -55,6 +69,7 @@ class PrefixCache:
             entry = self._new(key, tokens)
             if entry is None:
                 return None
+        self._restore(entry, tokens)
         self._trim(entry, min(common_prefix(entry.tokens, tokens), len(tokens) - 1))
         self._make_room(len(tokens) - len(entry.tokens), keep=entry)
         entry.busy = True
@@ -83,6 +98,24 @@ class PrefixCache:
         self._drop(min(idle, key=lambda entry: entry.used))
         return True
 
+    def to_save(self) -> Entry | None:
+        """Return the entry that `save` would copy out: one that may soon have to make room."""
+        sequences, cells = self._model.max_sequences, self._model.cache_cells
+        if len(self._free) >= RESERVE * sequences and self.cells() <= (1 - RESERVE) * cells:
+            return None
+        idle = [entry for entry in self._entries.values() if not entry.busy]
+        idle.sort(key=lambda entry: entry.used)
+        next_to_go = idle[: max(1, int(RESERVE * len(idle)))]
+        unsaved = (e for e in next_to_go if len(e.tokens) - e.saved >= MIN_SNAPSHOT)
+        return next(unsaved, None)
+
+    def save(self) -> None:
+        """Copy out the cells of `to_save()`, when nobody waits; takes as long as a restore."""
+        entry = self.to_save()
+        if entry is not None:
+            entry.saved = len(entry.tokens)
+            self._snapshots.put(entry.tokens, self._model.snapshot(entry.sequence))
+
     def cells(self) -> int:
         """Return the KV cells in use, counting shared ones for each sharer."""
         return sum(len(entry.tokens) for entry in self._entries.values())
@@ -106,6 +139,29 @@ class PrefixCache:
         self._entries[key] = entry
         return entry
 
+    def _restore(self, entry: Entry, tokens: Sequence[int]) -> None:
+        """Put a snapshot in place of what `entry` holds, if it has much more of `tokens`."""
+        snapshot, shared = self._snapshots.closest(tokens)
+        if snapshot is None:
+            return
+        length = len(snapshot.tokens)
+        gain = shared - common_prefix(entry.tokens, tokens)
+        # A model that can't go back can only go on from a snapshot's end.
+        usable = self._model.can_rewind or shared == length < len(tokens)
+        if not usable or gain < max(MIN_SNAPSHOT, MIN_USE * length):
+            return
+        self._make_room(length, keep=entry)
+        entry.tokens, entry.saved = [], 0
+        restored = self._model.restore(entry.sequence, snapshot.data)
+        if restored and self._model.length(entry.sequence) == length:
+            self._snapshots.used(snapshot)
+            entry.tokens, entry.saved = list(snapshot.tokens), length
+            return
+        # Torn, of another model, or there is no room: the prompt is evaluated, nothing guessed.
+        logger.warning("a snapshot of %d tokens could not be restored", length)
+        self._snapshots.drop(snapshot)
+        self._model.free(entry.sequence)
+
     def _closest(self, tokens: Sequence[int]) -> tuple[Entry | None, int]:
         shared = {key: common_prefix(entry.tokens, tokens) for key, entry in self._entries.items()}
         if not shared:
@@ -121,6 +177,7 @@ class PrefixCache:
             self._model.free(entry.sequence)
             n = 0
         del entry.tokens[n:]
+        entry.saved = min(entry.saved, n)
 
     def _make_room(self, needed: int, *, keep: Entry) -> None:
         keep.busy, was_busy = True, keep.busy
@@ -132,15 +189,3 @@ class PrefixCache:
         self._model.free(entry.sequence)
         del self._entries[entry.key]
         self._free.append(entry.sequence)
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Return how many leading elements are equal. Compares in blocks: C speed, not Python's."""
-    limit = min(len(left), len(right))
-    start, block = 0, 256
-    while start < limit:
-        end = min(start + block, limit)
-        if left[start:end] != right[start:end]:
-            return next(i for i in range(start, end) if left[i] != right[i])
-        start = end
-    return limit

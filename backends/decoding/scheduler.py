@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 
+from backends import memory
 from backends.backend import (
     Chunk,
     FinishReason,
@@ -34,6 +35,7 @@ from backends.decoding.generation import Generation
 from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry, PrefixCache
 from backends.decoding.prompting import Prompter, TokenPrompt
+from backends.decoding.snapshots import SnapshotStore
 from backends.decoding.speculation import DraftTuner
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, TokenModel
 from backends.errors import BackendError, MidspanError
@@ -97,7 +99,7 @@ class Scheduler:
         self._copying = copying
         self._model = model
         self._emit = emit
-        self._cache = PrefixCache(model)
+        self._cache = PrefixCache(model, SnapshotStore(memory.snapshot_bytes(model.cache_bytes)))
         self._prompter = Prompter(model, template, lambda: self._prefill_rate)
         self._index = VocabularyIndex(model.token_bytes, model.vocab.size)
         # Whatever control token comes, it is no text of the document: the hole ends there.
@@ -186,7 +188,7 @@ class Scheduler:
         return not self._stopped
 
     def _has_work(self) -> bool:
-        return bool(self._waiting or self._active or self._prepare_next)
+        return bool(self._waiting or self._active or self._prepare_next or self._cache.to_save())
 
     def _drop(self, waiting: Waiting) -> None:
         self._waiting.remove(waiting)
@@ -212,8 +214,14 @@ class Scheduler:
                 self._waiting.remove(waiting)
 
     def _prepare(self) -> None:
-        """With nothing else to do: evaluate what the next keys in a document will need."""
-        if self._active or not self._prepare_next:
+        """With nothing else to do: evaluate what the next keys in a document will need.
+
+        Then copy out, one at a turn, the cells that may soon have to go.
+        """
+        if self._active:
+            return
+        if not self._prepare_next:
+            self._cache.save()
             return
         document, (request, current) = next(iter(self._prepare_next.items()))
         try:

@@ -26,7 +26,7 @@ class HashModel:
     max_batch = 32
     description = "hash"
     model_bytes = 0
-    cache_bytes = 0
+    cache_bytes = 1 << 20
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class HashModel:
         self.can_rewind = True
         self.cached: dict[int, list[int]] = {}
         self.evaluated = 0
+        self.restored = 0
         self.vocab = VocabInfo(
             size=4 + 256 + len(WORDS),
             architecture="qwen2",
@@ -113,6 +114,11 @@ class HashModel:
         return np.array(self.cached.get(sequence, []), dtype=np.int32).tobytes()
 
     def restore(self, sequence: int, data: bytes) -> bool:
+        self.restored += 1
+        self.free(sequence)
+        total = sum(map(len, self.cached.values())) + len(data) // 4
+        if len(data) % 4 or total > self.cache_cells:
+            return False
         self.cached[sequence] = np.frombuffer(data, dtype=np.int32).tolist()
         return True
 

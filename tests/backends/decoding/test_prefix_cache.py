@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.decoding.prefix_cache import MIN_FORK, PrefixCache, common_prefix
+from backends.decoding.prefix_cache import MIN_FORK, PrefixCache
+from backends.decoding.snapshots import common_prefix
 from backends.decoding.token_model import Feed
 from tests.backends.decoding.hash_model import HashModel
 
