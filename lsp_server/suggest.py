@@ -37,7 +37,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `model` gave, tidied, with `\n` line ends; where `text` is empty, `reason` says why."""
+    r"""What `model` gave, tidied, with `\n` line ends; where `text` is empty, `reason` says why."""
 
     text: str
     reason: str

@@ -85,14 +85,16 @@ async def test_killed_worker_and_manager_are_back_for_the_next_key(editor: Edito
 
     worker = (await editor.model("starter"))["pid"]
     os.kill(worker, signal.SIGKILL)
-    buffer.type("t")
+    buffer = editor.open(PATTERN, "unknown.py")  # no suggestion for it is known
+    buffer.type("ret")
     await buffer.ghost()  # answers, whether or not the worker is back already
     await buffer.ghost_soon()
     assert (await editor.model("starter"))["pid"] != worker
 
     manager = editor.manager_pid()
     os.kill(manager, signal.SIGKILL)
-    buffer.type("u")
+    buffer = editor.open(PATTERN, "unknown_too.py")
+    buffer.type("ret")
     await buffer.ghost()
     await buffer.ghost_soon()
     assert editor.manager_pid() != manager
@@ -119,10 +121,11 @@ async def test_suggestion_is_dropped_when_the_document_moved_on(editor: Editor):
     buffer = editor.open(PATTERN)
     buffer.type("ret")
     await buffer.ghost_soon()
-    buffer.type("u")
+    buffer = editor.open(PATTERN, "unknown.py")  # no suggestion for it is known
+    buffer.type("ret")
     stale = asyncio.ensure_future(buffer.request())
     await asyncio.sleep(0)  # it is sent
-    buffer.type("r")
+    buffer.type("u")
     assert not (await asyncio.wait_for(stale, PATIENCE)).items
     assert await buffer.ghost_soon()
 
