@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsp_server.suggestion_cache import Hit, Source, State, SuggestionCache
@@ -161,26 +161,27 @@ class Naive:
 
 
 # Few characters, so that scripts meet their own suggestions again; wide ones and blanks among them.
-letters = st.sampled_from("ab\n é😀")
-texts = st.text(letters, max_size=6)
-numbers = st.integers(0, 1_000_000)
+texts = st.text(st.sampled_from("aab\n😀"), max_size=2)
+answers = st.text(st.sampled_from("aaab \n😀"), max_size=5)
+numbers = st.integers(0, 1000)
 edits = st.lists(
     st.one_of(
+        st.tuples(st.just("answer"), answers),
         st.tuples(st.just("type"), texts),
         st.tuples(st.just("follow"), numbers),  # type on as a suggestion goes
-        st.tuples(st.just("backspace"), numbers),
-        st.tuples(st.just("delete"), numbers),
+        st.tuples(st.just("backspace"), st.integers(1, 3)),
+        st.tuples(st.just("backspace"), st.just(100)),
         st.tuples(st.just("move"), numbers),
-        st.tuples(st.just("switch"), numbers),
-        st.tuples(st.just("policy"), numbers),
-        st.tuples(st.just("close"), numbers),
-        st.tuples(st.just("model"), numbers),
-        st.tuples(st.just("answer"), texts),
+        st.tuples(st.just("before"), texts),  # the text above changes
+        st.tuples(st.just("after"), texts),
+        st.tuples(st.sampled_from(["switch", "policy", "close", "model"]), numbers),
     ),
-    max_size=40,
+    min_size=20,
+    max_size=60,
 )
 
 
+@settings(max_examples=400, deadline=None)
 @given(edits)
 def test_random_edits_get_what_the_definition_says(script: list[tuple[str, str | int]]):
     cache, naive = SuggestionCache(max_entries=4), Naive(max_entries=4)
@@ -189,35 +190,37 @@ def test_random_edits_get_what_the_definition_says(script: list[tuple[str, str |
     for what, value in script:
         before, after = documents[name]
         now = State(name, before, after, single_line, 9)
-        if isinstance(value, str):
-            if what == "type":
-                before += value
-            else:
+        match what, value:
+            case "answer", str():
                 cache.keep(now, value, model=str(model), epoch=cache.epoch)
                 naive.keep(now, value)
-        elif what == "follow" and (known := naive.find(now)) is not None:
-            assert rest(cache, now) == known
-            before += known[: value % (len(known) + 1)]
-        elif what == "backspace":
-            before = before[: len(before) - value % 4] if value % 4 else before
-        elif what == "delete":
-            after = after[value % 3 :]
-        elif what == "move":
-            at = value % (len(before + after) + 1)
-            before, after = (before + after)[:at], (before + after)[at:]
-        elif what == "close":
-            cache.drop(name)
-            naive.entries = [entry for entry in naive.entries if entry[0].document != name]
-        elif what == "model":
-            model += 1
-            cache.clear()
-            naive.entries.clear()
-        elif what == "policy":
-            single_line = not single_line
+            case "type", str():
+                before += value
+            case "before", str():
+                before = value + before[len(value) :]
+            case "after", str():
+                after = value
+            case "follow", int():
+                known = naive.find(now) or ""
+                assert (rest(cache, now) or "") == known
+                before += known[: value % (len(known) + 1)]
+            case "backspace", int():
+                before = before[:-value]
+            case "move", int():
+                at = value % (len(before + after) + 1)
+                before, after = (before + after)[:at], (before + after)[at:]
+            case "close", _:
+                cache.drop(name)
+                naive.entries = [entry for entry in naive.entries if entry[0].document != name]
+            case "model", _:
+                model += 1
+                cache.clear()
+                naive.entries.clear()
+            case "policy", _:
+                single_line = not single_line
         documents[name] = before, after
         if what == "switch":
             name = "2" if name == "1" else "1"
-            before, after = documents[name]
-        now = State(name, before, after, single_line, 9)
+        now = State(name, *documents[name], single_line, 9)
         assert cache.knows(now) == (naive.find(now) is not None)
         assert rest(cache, now) == naive.find(now)
