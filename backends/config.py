@@ -33,6 +33,9 @@ class ManagerSettings:
         0,
         "MiB that all loaded models may take together; 0 for 60 % of what is free at the start.",
     )
+    snapshot_mb: int = _setting(
+        256, "MiB for what unloaded models had evaluated of open documents; 0 to keep nothing."
+    )
 
 
 @dataclass(frozen=True, slots=True)

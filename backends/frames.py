@@ -50,6 +50,24 @@ class Ping(msgspec.Struct, tag=True):
     id: int
 
 
+class Unload(msgspec.Struct, tag=True):
+    """Answered by `Snapshot`s of what is cached; then the worker ends."""
+
+    limit: int  # bytes of them all
+
+
+class Snapshot(msgspec.Struct, tag=True):
+    """Cells of `tokens`, on their way out of a worker or into one of the same model."""
+
+    tokens: list[int]
+    data: bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether a frame can hold it."""
+        return len(self.data) + 5 * len(self.tokens) + 64 <= MAX_FRAME
+
+
 class Loaded(msgspec.Struct, tag=True):
     """The model is loaded and warm."""
 
@@ -84,8 +102,8 @@ class Pong(msgspec.Struct, tag=True):
     evaluated_tokens: int  # since the load, all requests
 
 
-ToWorker = Load | Infill | Cancel | Ping
-FromWorker = Loaded | Piece | Failed | Pong
+ToWorker = Load | Infill | Cancel | Ping | Unload | Snapshot
+FromWorker = Loaded | Piece | Failed | Pong | Snapshot
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -87,6 +87,7 @@ class LocalBackend:
         self._idle = asyncio.Event()
         self._idle.set()
         self._busy = asyncio.Event()
+        self._handed_over: list[frames.Snapshot] = []
         self._dead: BackendError | None = None
         self._closing = False
         self._hung = False
@@ -215,10 +216,27 @@ class LocalBackend:
 
     async def close(self) -> None:
         """End the worker: the end of its input, then SIGKILL. Requests under way fail."""
-        self._closing = True
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+        await self._end()
+
+    async def unload(self, limit: int) -> list[frames.Snapshot]:
+        """End the worker; return what it had cached, most recently used first.
+
+        `limit` in bytes. What does not come in time, or not whole, is left out.
+        """
+        self._post(frames.Unload(limit))
+        await self._end()
+        return self._handed_over
+
+    async def give(self, snapshots: Sequence[frames.Snapshot]) -> None:
+        """Send what `unload` returned to another worker of the very same model."""
+        for snapshot in reversed(snapshots):  # the last one counts as the latest used
+            await self._send(snapshot)
+
+    async def _end(self) -> None:
+        self._closing = True
         try:
             async with asyncio.timeout(END_TIMEOUT):
                 await self._process.wait()
@@ -302,6 +320,8 @@ class LocalBackend:
                 asked = self._pings.get(id)
                 if asked is not None and not asked.done():
                     asked.set_result(message)
+            case frames.Snapshot():
+                self._handed_over.append(message)
             case frames.Loaded():
                 if not self._loaded.done():
                     self._loaded.set_result(message)

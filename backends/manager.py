@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends import catalogue, lifecycle, memory
-from backends.catalogue import Catalogue
+from backends.catalogue import Catalogue, Model
 from backends.config import Settings
 from backends.errors import (
     Conflict,
@@ -27,6 +27,7 @@ from backends.errors import (
     WorkerDied,
     from_wire,
 )
+from backends.handover import Fingerprint, Handovers
 from backends.lifecycle import Models, ModelState, Slot
 from backends.local import LOAD_TIMEOUT, WORKER_COMMAND, Liveness, LocalBackend, WorkerCrashed
 from backends.remembered import Remembered, Selection
@@ -64,7 +65,8 @@ class Manager:
         room = memory.room(settings.manager.memory_mb, memory.available())
         self._models = Models(room=room)
         self._backends: dict[tuple[str, int], LocalBackend] = {}  # by name and run
-        self._files: dict[str, tuple[int, int]] = {}  # which version of its file was loaded
+        self._loaded_from: dict[str, Fingerprint] = {}  # by name
+        self._handovers = Handovers(settings.manager.snapshot_mb * memory.MIB)
         self._starting: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -229,7 +231,8 @@ class Manager:
 
     async def _load(self, effect: lifecycle.Start) -> LocalBackend:
         model = self.catalogue.get(effect.name)
-        self._files[effect.name] = catalogue.identity(model.path)
+        made = self._fingerprint(model, safe_mode=effect.safe_mode)
+        self._loaded_from[effect.name] = made
         message = await asyncio.to_thread(catalogue.load_message, model, safe_mode=effect.safe_mode)
         message.cold_prefill_ms = self._settings.completion.cold_prefill_ms
         backend = await LocalBackend.start(
@@ -239,6 +242,11 @@ class Manager:
             liveness=self._workers.liveness,
             load_timeout=self._workers.load_timeout,
         )
+        try:
+            await backend.give(self._handovers.take(made))
+        except asyncio.CancelledError:
+            await backend.kill()
+            raise
         if effect.safe_mode and effect.name in self._crashed:
             self._remembered.use_safe_mode(catalogue.build_and_processor(message.engine))
         return backend
@@ -254,7 +262,8 @@ class Manager:
             await asyncio.wait({starting})
         if (backend := self._backends.get(key)) is not None:
             await backend.drain(self._workers.drain)
-            await backend.close()
+            cells = await backend.unload(self._handovers.budget)
+            self._handovers.put(self._loaded_from[effect.name], cells)
             self._backends.pop(key, None)
         self._apply(lifecycle.Unloaded(effect.name, effect.run, time.monotonic()))
 
@@ -287,14 +296,25 @@ class Manager:
             return safe_mode, 0
         return safe_mode, memory.expected(header, model.settings.context_length)
 
+    def _fingerprint(self, model: Model, *, safe_mode: bool) -> Fingerprint:
+        engine = catalogue.engine_for(model.path)
+        return Fingerprint(
+            path=model.path,
+            version=catalogue.identity(model.path),
+            engine=catalogue.build_and_processor(engine.name),
+            safe_mode=safe_mode,
+            gpu_layers=model.settings.gpu_layers,
+        )
+
     def _outdated(self, name: str) -> bool:
         """Whether `name` is loaded on standby from a file that is no longer the same."""
         if name not in self._models.standby:
             return False
         try:
-            return catalogue.identity(self.catalogue.get(name).path) != self._files.get(name)
+            version = catalogue.identity(self.catalogue.get(name).path)
         except ModelFileError:
             return False  # the file is gone; what is loaded still serves
+        return version != self._loaded_from[name].version
 
 
 def failure(name: str, slot: Slot) -> MidspanError:

@@ -21,6 +21,7 @@ from backends import engines, frames, memory
 from backends.backend import Capabilities, Chunk
 from backends.decoding.copying import weights_for
 from backends.decoding.scheduler import Scheduler
+from backends.decoding.snapshots import Snapshot
 from backends.decoding.token_model import TokenModel
 from backends.errors import MidspanError, NoFim
 from fim import templates
@@ -69,13 +70,17 @@ class Worker:
         loop = threading.Thread(target=_run_or_die, args=(scheduler,), name="scheduler")
         loop.start()
         try:
-            self._read(scheduler, request.cold_prefill_ms or None)
+            limit = self._read(scheduler, request.cold_prefill_ms or None)
+            scheduler.stop()
+            loop.join()
+            self._hand_over(scheduler, limit)
         finally:
             scheduler.stop()
             loop.join()
             model.close()
 
-    def _read(self, scheduler: Scheduler, cold_prefill_ms: float | None) -> None:
+    def _read(self, scheduler: Scheduler, cold_prefill_ms: float | None) -> int:
+        """Serve until the end; return how many bytes of what is cached are wanted."""
         while (body := frames.read_frame(self._source)) is not None:
             message = frames.decode_to_worker(body)
             match message:
@@ -87,8 +92,25 @@ class Worker:
                     scheduler.cancel(id)
                 case frames.Ping(id=id):
                     self._send(frames.Pong(id, scheduler.active, scheduler.evaluated_tokens))
+                case frames.Snapshot(tokens=tokens, data=data):
+                    scheduler.give(Snapshot(tokens, data))
+                case frames.Unload(limit=limit):
+                    return limit
                 case frames.Load():
                     raise frames.FrameError("a worker loads one model")
+        return 0
+
+    def _hand_over(self, scheduler: Scheduler, limit: int) -> None:
+        """Send what is cached, up to `limit` bytes; the scheduler must have ended."""
+        if limit == 0:
+            return
+        for snapshot in scheduler.snapshots():
+            message = frames.Snapshot(snapshot.tokens, snapshot.data)
+            limit -= len(message.data)
+            if limit < 0:
+                return
+            if message.fits:
+                self._send(message)
 
     def _emit(self, id: int, outcome: Chunk | MidspanError) -> None:
         if isinstance(outcome, MidspanError):

@@ -11,11 +11,11 @@ in this very prompt.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from backends.decoding.snapshots import SnapshotStore, common_prefix
+from backends.decoding.snapshots import Snapshot, SnapshotStore, common_prefix
 from backends.decoding.token_model import TokenModel
 
 logger = logging.getLogger(__name__)
@@ -115,6 +115,18 @@ class PrefixCache:
         if entry is not None:
             entry.saved = len(entry.tokens)
             self._snapshots.put(entry.tokens, self._model.snapshot(entry.sequence))
+
+    def give(self, snapshot: Snapshot) -> None:
+        """Take a snapshot that this very model made before it was last unloaded."""
+        self._snapshots.put(snapshot.tokens, snapshot.data)
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield everything that is held and worth keeping, most recently used first."""
+        for entry in sorted(self._entries.values(), key=lambda entry: -entry.used):
+            held = self._model.length(entry.sequence)
+            if held == len(entry.tokens) >= MIN_SNAPSHOT:
+                yield Snapshot(entry.tokens, self._model.snapshot(entry.sequence))
+        yield from self._snapshots.newest_first()
 
     def cells(self) -> int:
         """Return the KV cells in use, counting shared ones for each sharer."""

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -35,7 +35,7 @@ from backends.decoding.generation import Generation
 from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry, PrefixCache
 from backends.decoding.prompting import Prompter, TokenPrompt
-from backends.decoding.snapshots import SnapshotStore
+from backends.decoding.snapshots import Snapshot, SnapshotStore
 from backends.decoding.speculation import DraftTuner
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, TokenModel
 from backends.errors import BackendError, MidspanError
@@ -110,6 +110,7 @@ class Scheduler:
         self._wake = threading.Condition()
         self._inbox: deque[Waiting] = deque()
         self._cancels: set[int] = set()
+        self._given: deque[Snapshot] = deque()
         self._stopped = False
         self._news = False  # something was submitted or cancelled since the last turn
         self._waiting: list[Waiting] = []
@@ -132,6 +133,10 @@ class Scheduler:
         with self._wake:
             self._cancels.add(id)
             self._tell()
+
+    def give(self, snapshot: Snapshot) -> None:
+        """Take cells that this very model computed before it was last unloaded."""
+        self._given.append(snapshot)
 
     def stop(self) -> None:
         """Make `run` return after the current step."""
@@ -178,6 +183,7 @@ class Scheduler:
             while not (self._inbox or self._has_work() or self._stopped):
                 self._wake.wait()
             self._news = False
+            self._take_given()
             self._waiting.extend(self._inbox)
             self._inbox.clear()
             cancels, self._cancels = self._cancels, set()
@@ -186,6 +192,15 @@ class Scheduler:
         for waiting in [waiting for waiting in self._waiting if waiting.id in cancels]:
             self._drop(waiting)
         return not self._stopped
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield what is cached, most recently used first; once `run` has returned."""
+        self._take_given()
+        return self._cache.snapshots()
+
+    def _take_given(self) -> None:
+        while self._given:
+            self._cache.give(self._given.popleft())
 
     def _has_work(self) -> bool:
         return bool(self._waiting or self._active or self._prepare_next or self._cache.to_save())

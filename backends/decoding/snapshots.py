@@ -53,6 +53,10 @@ class SnapshotStore:
                 best, most = snapshot, shared
         return best, most
 
+    def newest_first(self) -> list[Snapshot]:
+        """Return all snapshots, most recently used first."""
+        return self._kept[::-1]
+
     def used(self, snapshot: Snapshot) -> None:
         """Note that `snapshot` was of use."""
         self._kept.remove(snapshot)

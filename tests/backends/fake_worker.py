@@ -4,7 +4,8 @@
 `refuse…` says that it cannot load, `exit…` ends while loading, `hang…` never loads, `slow…` takes
 half a second, `die…` dies by SIGKILL at its first request, `stuck…` never answers a request, and
 `garbage…` answers one with bytes that are no frame. Any other name serves: one letter "x" per
-token, 20 ms each, and the model's name at the end. Each says that it takes LARGE bytes.
+token, 20 ms each, and the model's name at the end. Each says that it takes LARGE bytes, and hands
+over its name, and what it was given, as snapshots.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class FakeWorker:
         self._lock = threading.Lock()
         self._cancelled: set[int] = set()
         self._name = ""
+        self._given: list[frames.Snapshot] = []
 
     def run(self) -> None:
         body = frames.read_frame(sys.stdin.buffer)
@@ -42,6 +44,13 @@ class FakeWorker:
                     threading.Thread(target=self._infill, args=(id, message), daemon=True).start()
                 case frames.Cancel(id=id):
                     self._cancelled.add(id)
+                case frames.Snapshot() as snapshot:
+                    self._given.append(snapshot)
+                case frames.Unload():
+                    own = frames.Snapshot([len(self._given)], self._name.encode())
+                    for snapshot in (own, *self._given):
+                        self._send(snapshot)
+                    return
                 case frames.Ping(id=id):
                     self._send(frames.Pong(id, 0, 0))
 

@@ -1,0 +1,54 @@
+"""Cells of models that were unloaded, in the manager's memory until the same model is loaded again.
+
+Rule: what one model computed goes to no other: the key is everything that the numbers in a cell
+depend on. Least recently unloaded go first, under a budget of bytes. Must not know workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.frames import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a cell's numbers depend on."""
+
+    path: Path
+    version: tuple[int, int]  # of the file: size and time of its last change
+    engine: str  # its build, and the processor
+    safe_mode: bool  # the weights are laid out, and so summed up, differently
+    gpu_layers: int
+
+
+class Handovers:
+    """Snapshots by the model they are of; each list most recently used first."""
+
+    def __init__(self, budget: int) -> None:
+        """Take the bytes that all may have together."""
+        self.budget = budget
+        self._kept: dict[Fingerprint, list[Snapshot]] = {}
+
+    @property
+    def size(self) -> int:
+        """Return the bytes in use."""
+        return sum(_size(snapshots) for snapshots in self._kept.values())
+
+    def put(self, model: Fingerprint, snapshots: Sequence[Snapshot]) -> None:
+        """Keep what `model` had cached when it was unloaded, instead of what it had before."""
+        self._kept.pop(model, None)
+        if snapshots and _size(snapshots) <= self.budget:
+            self._kept[model] = list(snapshots)
+        while self.size > self.budget:
+            del self._kept[next(iter(self._kept))]
+
+    def take(self, model: Fingerprint) -> list[Snapshot]:
+        """Return what is kept of `model`, and forget it: its worker has it from now on."""
+        return self._kept.pop(model, [])
+
+
+def _size(snapshots: Sequence[Snapshot]) -> int:
+    return sum(len(snapshot.data) for snapshot in snapshots)
