@@ -76,8 +76,7 @@ class _Index:
 
 
 class NgramBaseline:
-    """Completes a line, token by token, by the longest match of at most `order` - 1 tokens.
-    """
+    """Completes a line, token by token, by the longest match of at most `order` - 1 tokens."""
 
     def __init__(self, order: int = 8) -> None:
         if order < 2:

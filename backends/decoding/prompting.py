@@ -29,6 +29,9 @@ IDLE_PREFILL_MS = 5000.0
 # In tokens. Steps, so that a jittery measurement does not move the window's edges.
 WINDOWS = (256, 512, 1024, 2048, 4096)
 SUFFIX_SHARE = 0.25
+# Text typed behind the anchor comes on top of the window, up to this share of it.
+TYPED_SHARE = 0.2
+MAX_TYPED_CHARS = 400
 DENSITY_SAMPLE = 2000  # characters before the cursor, to see how many make a token
 
 
@@ -109,7 +112,7 @@ class Prompter:
         # Long completions end early rather than see nothing of the document.
         length = self._model.context_length
         room = length - min(request.max_tokens, length // 4) - healing.MAX_DROPPED
-        return min(window, room)
+        return min(window, int(room / (1 + TYPED_SHARE)))
 
     def _fitting(
         self, request: InfillRequest, window: int, known: Sequence[Anchored]
@@ -119,10 +122,10 @@ class Prompter:
             prompt = self._build(request, window, known)
             if len(prompt.tokens) < self._model.context_length:
                 return prompt
-            # Denser text than the sample, or much repository context.
+            # Much was typed behind the anchor, denser text than the sample, or much context.
             if window <= 1:
                 raise BadRequest("the context chunks leave no room for the document itself")
-            window //= 2
+            known, window = [], window // 2
 
     def _build(self, request: InfillRequest, window: int, known: Sequence[Anchored]) -> TokenPrompt:
         anchors = [anchored.anchor for anchored in known]
@@ -174,4 +177,5 @@ def _budget(window: int, density: float) -> Budget:
     return Budget(
         before_chars=max(1, int(window * (1 - SUFFIX_SHARE) * density)),
         suffix_chars=max(1, int(window * SUFFIX_SHARE * density)),
+        typed_chars=max(1, min(MAX_TYPED_CHARS, int(window * TYPED_SHARE * density))),
     )

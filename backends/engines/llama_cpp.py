@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 MAX_SEQUENCES = 32
 BATCH = 512  # tokens of one forward pass
 MICRO_BATCH = 128  # small enough that an abort loses little, large enough for full speed
+NARROW_BATCH = 16  # tokens; a draft to verify, or the next token of several documents
 SMALL_MODEL_BYTES = 64 * 1024 * 1024
 
 _ATTR_CONTROL = 1 << 3  # llama.h: LLAMA_TOKEN_ATTR_CONTROL
@@ -91,10 +92,7 @@ def _context(model: Any, request: Load) -> tuple[Any, int]:
     params.n_ubatch = MICRO_BATCH
     params.n_seq_max = MAX_SEQUENCES
     params.kv_unified = True
-    params.n_threads_batch = request.threads or _cores()
-    # A step of a small model is over before a second thread is awake.
-    small = llama.llama_model_size(model) < SMALL_MODEL_BYTES
-    params.n_threads = 1 if small else params.n_threads_batch
+    params.n_threads, params.n_threads_batch = _threads(model, request)
     params.no_perf = True
     # The fused kernel skips masked cells, so other documents' cells cost a sequence little.
     params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
@@ -113,6 +111,16 @@ def _cell_bytes(model: Any) -> int:
         llama.llama_model_n_head(model),
         llama.llama_model_n_embd(model),
     )
+
+
+def _threads(model: Any, request: Load) -> tuple[int, int]:
+    """Return the threads for a step of a few tokens and for a prefill.
+
+    A small model's step is over before a second thread is awake.
+    """
+    threads = request.threads or _cores()
+    small = llama.llama_model_size(model) < SMALL_MODEL_BYTES
+    return 1 if small else threads, threads
 
 
 def _cores() -> int:
@@ -138,6 +146,7 @@ class LlamaCppModel:
         self.can_rewind = not (
             llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
         )
+        self._threads = _threads(model, request)
         self._buffer = ctypes.create_string_buffer(512)
         self._size = int(llama.llama_vocab_n_tokens(self._handle))
         self._bytes: list[bytes | None] = [None] * self._size
@@ -243,6 +252,10 @@ class LlamaCppModel:
         """Append the feeds' tokens to their sequences; see `TokenModel.forward`."""
         rows = self._fill(feeds)
         self._abort = abort
+        narrow = self._batch.n_tokens <= NARROW_BATCH
+        step, prefill = self._threads
+        # llama.cpp takes the second number for any batch of more than one token.
+        llama.llama_set_n_threads(self._context, step, step if narrow else prefill)
         status = llama.llama_decode(self._context, self._batch)
         if status == _ABORTED:
             raise Aborted

@@ -174,6 +174,35 @@ def clients(as_json: bool, **options: Any) -> int:
     return _print(benchmark.run(progress=progress, **options), as_json)
 
 
+@bench.command()
+@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
+@click.option("--scripts", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=8, show_default=True, help="Of a script.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_option
+def exactness(as_json: bool, **options: Any) -> int:
+    """Random edit scripts: cached generation against a cold one of the same prompts."""
+    from benchmarks import exactness as benchmark
+
+    return _print(benchmark.run(progress=progress, **options), as_json)
+
+
+@bench.command()
+@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
+@click.option("--keys", type=click.IntRange(8), default=60, show_default=True, help="A scenario.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
+@click.option(
+    "--tokens", type=click.IntRange(1), default=48, show_default=True, help="Of a suggestion."
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@json_option
+def speculation(as_json: bool, **options: Any) -> int:
+    """Tokens per second with drafts and without, on replayed typing."""
+    from benchmarks import speculation as benchmark
+
+    return _print(benchmark.run(progress=progress, **options), as_json)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(result)

@@ -19,7 +19,7 @@ from backends.decoding.token_model import Feed
 from backends.errors import BackendError
 from tests.backends.decoding.harness import Running, running
 from tests.backends.decoding.hash_model import HashModel
-from tests.backends.decoding.reference import greedy
+from benchmarks.reference import greedy
 
 SOURCE = "import os\n\n\ndef name(path):\n    return os.path.basename(path)\n\n\nprint(name('a'))\n"
 
@@ -276,6 +276,16 @@ def test_a_repeated_request_drafts_from_the_previous_suggestion() -> None:
         assert second.text == first.text
         assert second.usage.completion_tokens > 8
         assert model.steps - before < second.usage.completion_tokens
+
+
+def test_typing_on_and_on_in_a_small_context_always_finds_room() -> None:
+    with running(HashModel(context_length=256)) as engine:
+        before = SOURCE * 4
+        for n in range(150):
+            before += "abc "[n % 4] * 3
+            got = engine.infill(InfillRequest(before, SOURCE * 4, "file:///a.py", max_tokens=8))
+            assert got.error is None
+            assert got.usage.prompt_tokens >= 128, "and keeps showing the document"
 
 
 def idle(engine: Running) -> None:

@@ -11,16 +11,26 @@ from backends.decoding.token_model import Feed, TokenModel
 
 
 def greedy(
-    model: TokenModel, prompt: TokenPrompt, max_tokens: int, *, single_line: bool = False
+    model: TokenModel,
+    prompt: TokenPrompt,
+    max_tokens: int,
+    *,
+    single_line: bool = False,
+    margins: list[float] | None = None,
 ) -> str:
-    """Return the greedy completion of `prompt`, evaluated from nothing on sequence 0."""
-    tokens, pending, text, produced = list(prompt.tokens), prompt.pending, b"", 0
+    """Return the greedy completion of `prompt`, evaluated from nothing on sequence 0.
+
+    `margins` gets, for each token picked, how far its logit is above the next best one's.
+    """
+    pending, text, produced = prompt.pending, b"", 0
     control = set(model.vocab.control_tokens.values()) | model.vocab.end_tokens
+    todo, length = list(prompt.tokens), 0
+    model.free(0)
     while produced < max_tokens:
-        model.free(0)
-        for start in range(0, len(tokens), model.max_batch):
-            part = tokens[start : start + model.max_batch]
+        for start in range(0, len(todo), model.max_batch):
+            part = todo[start : start + model.max_batch]
             logits = model.forward([Feed(0, part)], lambda: False)[0][-1].copy()
+        length += len(todo)
         if pending:
             agree = [
                 piece.startswith(pending) or (bool(piece) and pending.startswith(piece))
@@ -28,17 +38,20 @@ def greedy(
             ]
             logits[~np.array(agree)] = -np.inf
         token = int(np.argmax(logits))
+        if margins is not None:
+            second, first = np.partition(logits, -2)[-2:]
+            margins.append(float(first - second))
         if token in control:
             break
         piece = model.token_bytes(token)
         overlap = min(len(pending), len(piece))
         pending, text = pending[overlap:], text + piece[overlap:]
         produced += bool(text)
-        tokens.append(token)
+        todo = [token]
         if single_line and b"\n" in text:
             text = text[: text.index(b"\n")]
             break
-        if len(tokens) >= model.context_length:
+        if length + 1 >= model.context_length:
             break
     model.free(0)
     # An unfinished character at the end is dropped, one that can't be any is replaced.
