@@ -290,8 +290,9 @@ class Rows:
         return group[index], other if same else None
 
     def row(self, index: int) -> Row:
-        """Row `index`: examples one after another until `length + 1` tokens are full."""
-        rng = np.random.default_rng((self._seed, index))
+        """Row `index`: examples one after another until `length + 1` tokens are full. Rows of
+        another length are other rows, so that a change of length repeats nothing."""
+        rng = np.random.default_rng((self._seed, self._length, index))
         row, total = Row(), self._length + 1
         while (room := total - len(row.ids)) > 0:
             mode = pick(rng, MODES)
