@@ -203,6 +203,27 @@ def speculation(as_json: bool, **options: Any) -> int:
     return _print(benchmark.run(progress=progress, **options), as_json)
 
 
+@bench.command()
+@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
+@click.option("--keys", type=click.IntRange(1), default=240, show_default=True, help="Waited for.")
+@click.option(
+    "--pace-ms", type=click.FloatRange(0), default=120.0, show_default=True, help="Between those."
+)
+@click.option(
+    "--rapid-keys", type=click.IntRange(1), default=1000, show_default=True, help="Not waited for."
+)
+@click.option(
+    "--rapid-ms", type=click.FloatRange(1), default=30.0, show_default=True, help="Between those."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
+@json_option
+def typing(as_json: bool, **options: Any) -> int:
+    """Whole keystrokes through the language server: how many need no evaluation, round trips."""
+    from benchmarks import editor_typing as benchmark
+
+    return _print(benchmark.run(progress=progress, **options), as_json)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(result)
