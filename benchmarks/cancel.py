@@ -32,13 +32,14 @@ from lsp_server.snapshot import Snapshot, take
 
 MODELS = ("starter", "0.5b")
 PROMPT_TOKENS = 2000  # or as many as the model's context holds
-FIRST_CHARS = 6000  # of the document that measures characters per token, and the prefill
-CALIBRATIONS = 3
+FIRST_CHARS = 1500  # of the documents that measure characters per token, and the prefill
+CALIBRATIONS = 2
 BEFORE_CURSOR = 0.75
 EARLIEST, LATEST = 0.1, 0.7  # parts of the prefill's time
 ATTEMPTS = 3  # for each run: an answer may come before its cancellation
 POLL_S = 0.001
 PATIENCE_S = 30.0
+ENOUGH_MS = 500.0  # to see what the place's next request finds cached; it need not be answered
 # Longer than any prefill here: the language server gives its prompts no time of their own.
 UNLIMITED_MS = 600_000.0
 
@@ -125,7 +126,7 @@ class Bench:
                     return evaluated, _ms_since(asked)
                 await asyncio.sleep(POLL_S)
 
-    async def complete(self, snapshot: Snapshot) -> dict[str, Any]:
+    async def complete(self, snapshot: Snapshot, deadline_ms: float = 0) -> dict[str, Any]:
         """Ask for one token at `snapshot`, as the language server would; return the answer."""
         return await self._client.infill(
             {
@@ -133,6 +134,7 @@ class Bench:
                 "input_suffix": snapshot.after,
                 "n_predict": 1,
                 "temperature": 0,
+                "deadline_ms": deadline_ms,
                 "document": snapshot.uri,
                 "path": snapshot.path.rpartition("/")[2],
             }
@@ -163,7 +165,7 @@ class Bench:
         await asyncio.wait({task})  # `$/cancelRequest` has been written
         after, poll = await self.idle()
         to_idle = _ms_since(started)
-        answer = await self.complete(take(doc, offset))
+        answer = await self.complete(take(doc, offset), ENOUGH_MS)
         usage = answer["usage"]
         await self._editor.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
         return Sample(
@@ -215,16 +217,17 @@ async def _measure(
 
 
 async def _calibrate(bench: Bench, source: str, prompt_tokens: int) -> tuple[int, float]:
-    """Return the characters of a document with so many tokens, and the prefill's milliseconds."""
-    chars, prefill_ms = FIRST_CHARS, 0.0
-    for number in range(9000, 9000 + CALIBRATIONS):
-        doc = document(source, chars, number)
+    """Return the characters of a document with so many tokens, and the prefill's milliseconds.
+
+    Where the model's context is full before, the prefill is that of a full one.
+    """
+    for number in range(9000, 9000 + CALIBRATIONS):  # the first pays for what is cold
+        doc = document(source, FIRST_CHARS, number)
         answer = await bench.complete(take(doc, int(len(doc.text) * BEFORE_CURSOR)))
         await bench.idle()
-        prefill_ms = answer["timings"]["prompt_ms"]
-        if not answer["truncated"]:  # else the context is full
-            chars = int(chars * prompt_tokens / answer["usage"]["prompt_tokens"])
-    return chars, prefill_ms
+    scale = prompt_tokens / answer["usage"]["prompt_tokens"]
+    prefill_ms = answer["timings"]["prompt_ms"] * (1 if answer["truncated"] else scale)
+    return int(FIRST_CHARS * scale), prefill_ms
 
 
 def run(
