@@ -1,8 +1,8 @@
 """How strongly the starter model should copy from the document: exact match by weights.
 
-Measured on idlelib and lib2to3, which are neither in the corpus nor held out for the benchmark, so
-that what is chosen here is not chosen on what is reported. Prints a line for each setting; the best
-one is written into `backends.decoding.copying.CopyWeights` by hand.
+Measured on idlelib and turtledemo, which are neither in the corpus nor held out for the benchmark,
+so that what is chosen here is not chosen on what is reported. Prints a line for each setting; the
+best one is written into `backends.decoding.copying.CopyWeights` by hand.
 
     python -m training.tune_copying MODEL.gguf
 """
@@ -24,7 +24,7 @@ from benchmarks import holdout
 from benchmarks.infill import MAX_TOKENS, Cut, cuts, first_line
 from fim import templates
 
-PACKAGES = ("idlelib", "lib2to3")
+PACKAGES = ("idlelib", "turtledemo")
 CUTS = 200
 SEED = 1
 BEFORE, AFTER = 64 * 1024, 16 * 1024  # characters, as the language server sends

@@ -22,7 +22,7 @@ AHEAD = 24  # bytes after the match that a token may spell
 class CopyWeights:
     """The bonus, in nats, of a token that goes on as the text did after a match of `n` bytes.
 
-    `slope` × (n - `least` + 1), at most `most`. The defaults were tuned on idlelib and lib2to3,
+    `slope` × (n - `least` + 1), at most `most`. The defaults were tuned on idlelib and turtledemo,
     which the starter model is neither trained nor measured on (`training/tune_copying.py`).
     """
 

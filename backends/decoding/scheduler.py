@@ -22,14 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from backends import memory
-from backends.backend import (
-    Chunk,
-    FinishReason,
-    InfillRequest,
-    Priority,
-    Timings,
-    Usage,
-)
+from backends.backend import Chunk, FinishReason, InfillRequest, Priority, Timings, Usage
 from backends.decoding.copying import Copier, CopyWeights
 from backends.decoding.generation import Generation
 from backends.decoding.healing import VocabularyIndex
@@ -245,7 +238,8 @@ class Scheduler:
             prompt = None  # it was for later only; a key will be told
         entry = None if prompt is None else self._cache.acquire(prompt.key, prompt.tokens)
         if prompt is not None and entry is not None:
-            own = Waiting(next(self._own_ids), replace(request, max_tokens=0), time.perf_counter())
+            warm = replace(request, max_tokens=0, deadline_ms=None)
+            own = Waiting(next(self._own_ids), warm, time.perf_counter())
             self._active.append(self._generation(own, prompt, entry))
         del self._prepare_next[document]
 
