@@ -32,8 +32,7 @@ from lsp_server.snapshot import Snapshot, take
 
 MODELS = ("starter", "0.5b")
 PROMPT_TOKENS = 2000  # or as many as the model's context holds
-FIRST_CHARS = 1500  # of the documents that measure characters per token, and the prefill
-CALIBRATIONS = 2
+FIRST_CHARS = 1500  # of the document that measures characters per token
 BEFORE_CURSOR = 0.75
 EARLIEST, LATEST = 0.1, 0.7  # parts of the prefill's time
 ATTEMPTS = 3  # for each run: an answer may come before its cancellation
@@ -140,8 +139,11 @@ class Bench:
             }
         )
 
-    async def cancelled(self, doc: Document, wait_ms: float) -> Sample | None:
-        """Ask in `doc`, cancel after `wait_ms`; None where the answer came sooner."""
+    async def cancelled(self, doc: Document, tokens: int, wait_ms: float) -> Sample | None:
+        """Ask in `doc`, a prompt of `tokens`, and cancel after `wait_ms`.
+
+        None where the answer came sooner.
+        """
         offset = int(len(doc.text) * BEFORE_CURSOR)
         await self._open(doc)
         before, _ = await self.idle()
@@ -165,8 +167,7 @@ class Bench:
         await asyncio.wait({task})  # `$/cancelRequest` has been written
         after, poll = await self.idle()
         to_idle = _ms_since(started)
-        answer = await self.complete(take(doc, offset), ENOUGH_MS)
-        usage = answer["usage"]
+        answer = await self.complete(_middle(doc), ENOUGH_MS)
         await self._editor.notify("textDocument/didClose", {"textDocument": {"uri": doc.uri}})
         return Sample(
             asked_for,
@@ -174,8 +175,8 @@ class Bench:
             poll,
             so_far - before,
             after - before,
-            usage["prompt_tokens"],
-            usage["cached_tokens"],
+            tokens,
+            answer["usage"]["cached_tokens"],
         )
 
     async def _open(self, doc: Document) -> None:
@@ -200,11 +201,11 @@ async def _measure(
             await editor.initialize({"prefetch": False})
             await editor.notify("initialized", {})
             bench = Bench(editor, client)
-            chars, prefill_ms = await _calibrate(bench, source, prompt_tokens)
+            chars, size, prefill_ms = await _calibrate(bench, source, prompt_tokens)
             samples: list[Sample] = []
             for number in range(ATTEMPTS * runs):
                 wait = rng.uniform(EARLIEST, LATEST) * prefill_ms
-                sample = await bench.cancelled(document(source, chars, number), wait)
+                sample = await bench.cancelled(document(source, chars, number), size, wait)
                 if sample is not None:
                     samples.append(sample)
                 done = sum(sample.in_prefill for sample in samples)
@@ -216,18 +217,21 @@ async def _measure(
         await client.close()
 
 
-async def _calibrate(bench: Bench, source: str, prompt_tokens: int) -> tuple[int, float]:
-    """Return the characters of a document with so many tokens, and the prefill's milliseconds.
+async def _calibrate(bench: Bench, source: str, prompt_tokens: int) -> tuple[int, int, float]:
+    """Return the characters of a document with about so many tokens, or as many as are shown.
 
-    Where the model's context is full before, the prefill is that of a full one.
+    And the tokens of its prompt, and the milliseconds of its prefill.
     """
-    for number in range(9000, 9000 + CALIBRATIONS):  # the first pays for what is cold
-        doc = document(source, FIRST_CHARS, number)
-        answer = await bench.complete(take(doc, int(len(doc.text) * BEFORE_CURSOR)))
-        await bench.idle()
-    scale = prompt_tokens / answer["usage"]["prompt_tokens"]
-    prefill_ms = answer["timings"]["prompt_ms"] * (1 if answer["truncated"] else scale)
-    return int(FIRST_CHARS * scale), prefill_ms
+    first = await bench.complete(_middle(document(source, FIRST_CHARS, 9000)))
+    chars = int(FIRST_CHARS * prompt_tokens / first["usage"]["prompt_tokens"])
+    await bench.idle()
+    full = await bench.complete(_middle(document(source, chars, 9001)))
+    await bench.idle()
+    return chars, full["usage"]["prompt_tokens"], full["timings"]["prompt_ms"]
+
+
+def _middle(doc: Document) -> Snapshot:
+    return take(doc, int(len(doc.text) * BEFORE_CURSOR))
 
 
 def run(
