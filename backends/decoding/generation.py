@@ -71,6 +71,14 @@ class Generation:
         """Note that the first `n` tokens of `todo` are in the cache."""
         del self.todo[:n]
 
+    @property
+    def to_anchor(self) -> int:
+        """Return how many tokens are missing up to the last before the anchor's end.
+
+        Not to its end: with nothing typed, the logits after the very last one are needed.
+        """
+        return len(self.prompt.anchored.tokens) - 1 - len(self.entry.tokens)
+
     def draft(self, length: int) -> list[int]:
         """Guess up to `length` tokens after `todo`; none while healing or in prefill."""
         if len(self.todo) != 1 or self._first_token is None or self._text.pending:

@@ -34,7 +34,8 @@ class Entry:
     """A sequence and the tokens it holds; `busy` while a generation feeds it.
 
     `previous` are the last tokens that were generated here: drafts are taken from them. The first
-    `saved` tokens were in a snapshot when it was last made.
+    `saved` tokens were in a snapshot when it was last made. `mark` is where a model that can't be
+    trimmed can be put back to.
     """
 
     key: Hashable
@@ -44,6 +45,7 @@ class Entry:
     busy: bool = False
     previous: list[int] = field(default_factory=list)
     saved: int = 0
+    mark: Snapshot | None = None
 
 
 class PrefixCache:
@@ -89,6 +91,10 @@ class PrefixCache:
     def rewind(self, entry: Entry, n: int) -> None:
         """Forget what `entry` holds after its first `n` tokens: a draft that did not hold."""
         self._trim(entry, n)
+
+    def mark(self, entry: Entry) -> None:
+        """Remember the state of now: for models that can't be trimmed (recurrent layers)."""
+        entry.mark = Snapshot(list(entry.tokens), self._model.snapshot(entry.sequence))
 
     def reclaim(self) -> bool:
         """Free the least recently used idle entry; False when there is none."""
@@ -185,11 +191,23 @@ class PrefixCache:
         if n == len(entry.tokens):
             return
         if not self._model.trim(entry.sequence, n):
-            # This model (recurrent, sliding window) can't go back: begin again, never guess.
-            self._model.free(entry.sequence)
-            n = 0
+            n = self._return_to_mark(entry, n)
         del entry.tokens[n:]
         entry.saved = min(entry.saved, n)
+
+    def _return_to_mark(self, entry: Entry, n: int) -> int:
+        """Put back the last state before token `n`, or else nothing; return how much it holds.
+
+        What a recurrent layer holds is the sum of all its tokens: it can't be cut, and is never
+        guessed.
+        """
+        mark = entry.mark
+        if mark is not None and mark.tokens == entry.tokens[: min(n, len(mark.tokens))]:
+            restored = self._model.restore(entry.sequence, mark.data)
+            if restored and self._model.length(entry.sequence) == len(mark.tokens):
+                return len(mark.tokens)
+        self._model.free(entry.sequence)
+        return 0
 
     def _make_room(self, needed: int, *, keep: Entry) -> None:
         keep.busy, was_busy = True, keep.busy

@@ -299,6 +299,8 @@ class Scheduler:
         """Let a generation pick its next tokens, and forget the draft it did not agree with."""
         generation, entry = share.generation, share.generation.entry
         self._evaluated(generation, share.tokens)
+        if not self._model.can_rewind and generation.to_anchor == 0:
+            self._cache.mark(entry)
         if generation.todo:
             return  # in mid-prefill
         kept = len(entry.tokens)
@@ -322,7 +324,10 @@ class Scheduler:
         urgent = min((g.request.priority for g in self._active), default=Priority.INLINE)
         ready = [g for g in self._active if g.request.priority == urgent]
         for generation in sorted(ready, key=lambda g: (len(g.todo) > 1, g.arrived)):
-            tokens = generation.todo[: min(room, PREFILL_CHUNK)]
+            chunk = PREFILL_CHUNK
+            if not self._model.can_rewind and generation.to_anchor > 0:
+                chunk = min(chunk, generation.to_anchor)  # to be marked there
+            tokens = generation.todo[: min(room, chunk)]
             if not tokens:
                 break  # the batch is full; the rest has its turn in the next one
             draft = generation.draft(min(length, room - len(tokens)))

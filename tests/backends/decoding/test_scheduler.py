@@ -17,9 +17,9 @@ from backends.decoding.prompting import TokenPrompt
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.token_model import Feed
 from backends.errors import BackendError
+from benchmarks.reference import greedy
 from tests.backends.decoding.harness import Running, running
 from tests.backends.decoding.hash_model import HashModel
-from benchmarks.reference import greedy
 
 SOURCE = "import os\n\n\ndef name(path):\n    return os.path.basename(path)\n\n\nprint(name('a'))\n"
 
@@ -40,11 +40,16 @@ def spy_prompts(scheduler: Scheduler) -> list[TokenPrompt]:
     return seen
 
 
-@given(edits)
+@pytest.mark.parametrize("can_rewind", [True, False], ids=["attention", "recurrent"])
+@given(script=edits)
 @settings(deadline=None, max_examples=60)
-def test_cached_generation_equals_cold_generation(script: list[tuple[str, int]]) -> None:
+def test_cached_generation_equals_cold_generation(
+    can_rewind: bool, script: list[tuple[str, int]]
+) -> None:
     """Invariant 1: whatever was typed before, the text is that of the same prompt, cold."""
-    with running(HashModel(sequences=4, cells=900)) as warm:
+    model = HashModel(sequences=4, cells=900)
+    model.can_rewind = can_rewind
+    with running(model) as warm:
         prompts = spy_prompts(warm.scheduler)
         text, cursor, document = SOURCE, 40, "file:///a.py"
         for kind, number in script:
@@ -339,3 +344,19 @@ def test_work_in_advance_yields_to_a_request() -> None:
         engine.wait(urgent)
         assert engine.wait(warm).finish_reason is FinishReason.LENGTH
         assert engine.ended.index(urgent) < engine.ended.index(warm)
+
+
+def test_a_model_that_cannot_be_trimmed_returns_to_its_anchor() -> None:
+    """Recurrent layers: a key costs the line's tokens, never the document's, and stays exact."""
+    model = HashModel()
+    model.can_rewind = False
+    with running(model) as engine:
+        prompts = spy_prompts(engine.scheduler)
+        before, after = SOURCE, "\n\nprint(1)\n"
+        engine.infill(InfillRequest(before, after, "file:///a.py", max_tokens=4))
+        for key in "return name":
+            before += key
+            got = engine.infill(InfillRequest(before, after, "file:///a.py", max_tokens=4))
+            head = len(prompts[-1].anchored.tokens)
+            assert got.usage.cached_tokens >= head - 1
+            assert got.text == greedy(HashModel(), prompts[-1], 4)

@@ -13,8 +13,8 @@ from backends.decoding.healing import VocabularyIndex
 from backends.decoding.token_model import Aborted, Feed, TokenModel
 from backends.errors import LoadFailed
 from backends.frames import Load
-from tests.backends.decoding.harness import running
 from benchmarks.reference import greedy
+from tests.backends.decoding.harness import running
 from tests.backends.decoding.test_scheduler import spy_prompts
 
 pytestmark = pytest.mark.engine
