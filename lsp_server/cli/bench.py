@@ -5,6 +5,8 @@ The one module that may import `benchmarks`, besides the demo for its held-out f
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from lsp_server.cli.output import json_option, print_json, progress
 @click.group()
 def bench() -> None:
     """Run a benchmark. Progress goes to stderr, one JSON object to stdout with --json."""
+    # Ended from outside, it must still stop the servers that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @bench.command()
