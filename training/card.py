@@ -67,7 +67,8 @@ hash of name, `training/holdout.py`): {", ".join(manifest["held_out_modules"])}.
 
 ## Objective
 Next-token prediction over a mix of layouts ({mix}); in {CUT_SHARE:.0%} of the holes the text is
-cut at any character, so that tokens are split at the cursor.
+cut at any character, so that tokens are split at the cursor. The shares of holes, sources and loss
+weights were adjusted while training went on; what `training/` has is how it ended.
 
 ## Measured
 On {evaluation["held_out_files"]} held-out files, with `training.evaluate` on
