@@ -26,7 +26,7 @@ class Priority(IntEnum):
 
     INLINE = 0  # somebody waits for it at the cursor
     BULK = 1  # chat, kernels: somebody waits, but not between two keys
-    WARM = 2  # evaluates a prompt before it is asked for
+    WARM = 2  # before anybody asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,14 @@ class InfillRequest:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()  # the text ends before the first of these
     single_line: bool = False  # stop at the first line end
+    ahead: bool = False  # nobody waits for it yet
     prompt_ms: float | None = None  # prefill budget: longer windows are cut to fit it
     deadline_ms: float | None = None  # for the whole request, from its arrival at the worker
 
     @property
     def priority(self) -> Priority:
-        """Return WARM for a request that asks for no text."""
-        return Priority.INLINE if self.max_tokens > 0 else Priority.WARM
+        """Return WARM for a request that asks for no text, or for one ahead of its time."""
+        return Priority.WARM if self.ahead or self.max_tokens == 0 else Priority.INLINE
 
 
 @dataclass(frozen=True, slots=True)

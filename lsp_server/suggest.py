@@ -82,7 +82,7 @@ async def fetch(ls: MidspanServer, snapshot: Snapshot, ask: Ask, *, ahead: bool 
     from fim.postprocess import tidy
 
     epoch = ls.suggestions.epoch
-    answer = await ls.manager.infill(body(ls, snapshot, ask))
+    answer = await ls.manager.infill(body(ls, snapshot, ask) | {"ahead": ahead})
     ls.stats.evaluated(answer, _purpose(ask, ahead=ahead))
     tidied = tidy(
         str(answer.get("content") or ""),

@@ -12,7 +12,7 @@ type is a BadRequest that names the field, and what is not listed is ignored, as
     t_max_prompt_ms              time for the prompt; the window shrinks to fit
     t_max_predict_ms             time for the text after it
     deadline_ms                  time for both (ours); wins over the two above
-    document, path, single_line  ours: see `backends.backend.InfillRequest`
+    document, path, single_line, ahead    ours: see `backends.backend.InfillRequest`
     id_slot                      stands for a document where none is named
     cache_prompt                 false: as if no document were named
     model                        must be the one that serves
@@ -69,7 +69,7 @@ NUMBERS: Mapping[str, Number] = {
     "id_slot": Number(int, -1, 1_000_000),
 }
 TEXTS = ("input_prefix", "input_suffix", "prompt", "document", "path", "model")
-FLAGS = ("stream", "single_line", "cache_prompt", "return_tokens")
+FLAGS = ("stream", "single_line", "ahead", "cache_prompt", "return_tokens")
 LISTS = ("stop", "samplers", "response_fields")
 
 
@@ -105,6 +105,7 @@ def parse(body: Mapping[str, Any]) -> InfillCall:
         sampling=_sampling(numbers),
         stop=stops,
         single_line=bool(flags["single_line"]),
+        ahead=bool(flags["ahead"]),
         prompt_ms=prompt_ms,
         deadline_ms=deadline_ms,
     )

@@ -360,3 +360,18 @@ def test_a_model_that_cannot_be_trimmed_returns_to_its_anchor() -> None:
             head = len(prompts[-1].anchored.tokens)
             assert got.usage.cached_tokens >= head - 1
             assert got.text == greedy(HashModel(), prompts[-1], 4)
+
+
+def test_a_suggestion_ahead_of_its_time_yields_to_a_key() -> None:
+    model = GatedModel()
+    with running(model) as engine:
+        held_up(model)
+        request = InfillRequest(SOURCE, "", "file:///a.py", max_tokens=20, ahead=True)
+        ahead = engine.submit(request)
+        assert model.entered.wait(10)
+        key = engine.submit(InfillRequest(SOURCE, "", "file:///b.py", max_tokens=20))
+        time.sleep(0.05)
+        model.go_on.set()
+        engine.wait(key)
+        assert engine.wait(ahead).text, "it goes on afterwards"
+        assert engine.ended == [key, ahead]
