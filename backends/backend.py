@@ -25,8 +25,7 @@ class Priority(IntEnum):
     """What goes first. Work of a lower priority yields to any of a higher one."""
 
     INLINE = 0  # somebody waits for it at the cursor
-    BULK = 1  # chat, kernels: somebody waits, but not between two keys
-    WARM = 2  # before anybody asks for it
+    WARM = 1  # before anybody asks for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ async def fetch(ls: MidspanServer, snapshot: Snapshot, ask: Ask, *, ahead: bool 
     from fim.postprocess import tidy
 
     epoch = ls.suggestions.epoch
-    answer = await ls.manager.infill(body(ls, snapshot, ask) | {"ahead": ahead})
+    request = body(ls, snapshot, ask)
+    answer = await ls.manager.infill({**request, "ahead": True} if ahead else request)
     ls.stats.evaluated(answer, _purpose(ask, ahead=ahead))
     tidied = tidy(
         str(answer.get("content") or ""),
