@@ -36,6 +36,9 @@ class ManagerSettings:
     snapshot_mb: int = _setting(
         256, "MiB for what unloaded models had evaluated of open documents; 0 to keep nothing."
     )
+    disk_snapshot_mb: int = _setting(
+        256, "MiB of disk for the same, to be used after a restart; 0 to write nothing."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ class Fingerprint:
     engine: str  # its build, and the processor
     safe_mode: bool  # the weights are laid out, and so summed up, differently
     gpu_layers: int
+    sample: str = ""  # digest of blocks of the file: a copy may keep size and time
+
+
+Kept = dict[Fingerprint, list[Snapshot]]
 
 
 class Handovers:
@@ -30,24 +34,41 @@ class Handovers:
     def __init__(self, budget: int) -> None:
         """Take the bytes that all may have together."""
         self.budget = budget
-        self._kept: dict[Fingerprint, list[Snapshot]] = {}
+        self._kept: Kept = {}
 
     @property
     def size(self) -> int:
         """Return the bytes in use."""
         return sum(_size(snapshots) for snapshots in self._kept.values())
 
-    def put(self, model: Fingerprint, snapshots: Sequence[Snapshot]) -> None:
-        """Keep what `model` had cached when it was unloaded, instead of what it had before."""
+    def put(self, model: Fingerprint, snapshots: Sequence[Snapshot]) -> Kept:
+        """Keep what `model` had cached when it was unloaded, instead of what it had before.
+
+        Return what had to go, least recently unloaded first.
+        """
         self._kept.pop(model, None)
-        if snapshots and _size(snapshots) <= self.budget:
+        if snapshots:
             self._kept[model] = list(snapshots)
+        dropped: Kept = {}
+        if _size(snapshots) > self.budget:
+            dropped[model] = self._kept.pop(model)
         while self.size > self.budget:
-            del self._kept[next(iter(self._kept))]
+            oldest = next(iter(self._kept))
+            dropped[oldest] = self._kept.pop(oldest)
+        return dropped
+
+    def holds(self, model: Fingerprint) -> bool:
+        """Return whether anything of `model` is kept."""
+        return model in self._kept
 
     def take(self, model: Fingerprint) -> list[Snapshot]:
         """Return what is kept of `model`, and forget it: its worker has it from now on."""
         return self._kept.pop(model, [])
+
+    def take_all(self) -> Kept:
+        """Return everything, least recently unloaded first, and forget it."""
+        kept, self._kept = self._kept, {}
+        return kept
 
 
 def _size(snapshots: Sequence[Snapshot]) -> int:

@@ -27,10 +27,12 @@ from backends.errors import (
     WorkerDied,
     from_wire,
 )
-from backends.handover import Fingerprint, Handovers
+from backends.frames import Snapshot
+from backends.handover import Fingerprint, Handovers, Kept
 from backends.lifecycle import Models, ModelState, Slot
 from backends.local import LOAD_TIMEOUT, WORKER_COMMAND, Liveness, LocalBackend, WorkerCrashed
 from backends.remembered import Remembered, Selection
+from backends.snapshot_files import SnapshotFiles
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,13 @@ class Manager:
     """All models of one user on one machine."""
 
     def __init__(
-        self, settings: Settings, remembered: Remembered, workers: Workers | None = None
+        self,
+        settings: Settings,
+        remembered: Remembered,
+        workers: Workers | None = None,
+        files: SnapshotFiles | None = None,
     ) -> None:
+        """Take where to keep what workers had cached when this manager ends, if anywhere."""
         self.catalogue = Catalogue(settings, remembered)
         self._settings = settings
         self._remembered = remembered
@@ -67,6 +74,7 @@ class Manager:
         self._backends: dict[tuple[str, int], LocalBackend] = {}  # by name and run
         self._loaded_from: dict[str, Fingerprint] = {}  # by name
         self._handovers = Handovers(settings.manager.snapshot_mb * memory.MIB)
+        self._files = files
         self._starting: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -160,16 +168,36 @@ class Manager:
         drains = (backend.drain(self._workers.drain) for backend in self._backends.values())
         await asyncio.gather(*drains)
 
+    def hurry(self) -> None:
+        """Save nothing from now on."""
+        self._files = None
+
     async def close(self) -> None:
-        """End all workers."""
+        """End all workers; what they have cached is saved first, unless there is a hurry."""
         self._stopping = True
         self._wake()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(backend.close() for backend in self._backends.values()))
+        if self._files is None:
+            await asyncio.gather(*(backend.close() for backend in self._backends.values()))
+        else:
+            await self._save_all(self._files.cap)
         self._backends.clear()
+
+    async def _save_all(self, limit: int) -> None:
+        """End all workers and save up to `limit` bytes of each, the serving one's as the newest."""
+        backends = sorted(self._backends.items(), key=lambda b: b[0][0] == self._models.current)
+        cells = await asyncio.gather(*(backend.unload(limit) for _, backend in backends))
+        await self._save(self._handovers.take_all())
+        for ((name, _), _), snapshots in zip(backends, cells, strict=True):
+            await self._save({self._loaded_from[name]: snapshots})
+
+    async def _save(self, cells: Kept) -> None:
+        for made, snapshots in cells.items():
+            if self._files is not None:
+                await asyncio.to_thread(self._files.save, made, snapshots)
 
     # The one writer, and the effects.
 
@@ -231,8 +259,9 @@ class Manager:
 
     async def _load(self, effect: lifecycle.Start) -> LocalBackend:
         model = self.catalogue.get(effect.name)
-        made = self._fingerprint(model, safe_mode=effect.safe_mode)
+        made = await asyncio.to_thread(self._fingerprint, model, safe_mode=effect.safe_mode)
         self._loaded_from[effect.name] = made
+        stored = self._read_stored(made)
         message = await asyncio.to_thread(catalogue.load_message, model, safe_mode=effect.safe_mode)
         message.cold_prefill_ms = self._settings.completion.cold_prefill_ms
         backend = await LocalBackend.start(
@@ -247,9 +276,18 @@ class Manager:
         except asyncio.CancelledError:
             await backend.kill()
             raise
+        if stored is not None:
+            self._spawn(_give_stored(stored, backend))
         if effect.safe_mode and effect.name in self._crashed:
             self._remembered.use_safe_mode(catalogue.build_and_processor(message.engine))
         return backend
+
+    def _read_stored(self, made: Fingerprint) -> asyncio.Future[list[Snapshot]] | None:
+        """Begin to read what a manager before this one saved, while the worker loads."""
+        if self._files is None or self._handovers.holds(made):
+            return None
+        work = asyncio.to_thread(self._files.load, made, self._handovers.budget)
+        return asyncio.ensure_future(work)
 
     def _died(self, name: str, run: int, error: WorkerDied) -> None:
         self._backends.pop((name, run), None)
@@ -263,7 +301,8 @@ class Manager:
         if (backend := self._backends.get(key)) is not None:
             await backend.drain(self._workers.drain)
             cells = await backend.unload(self._handovers.budget)
-            self._handovers.put(self._loaded_from[effect.name], cells)
+            dropped = self._handovers.put(self._loaded_from[effect.name], cells)
+            self._spawn(self._save(dropped))
             self._backends.pop(key, None)
         self._apply(lifecycle.Unloaded(effect.name, effect.run, time.monotonic()))
 
@@ -315,6 +354,16 @@ class Manager:
         except ModelFileError:
             return False  # the file is gone; what is loaded still serves
         return version != self._loaded_from[name].version
+
+
+async def _give_stored(stored: asyncio.Future[list[Snapshot]], backend: LocalBackend) -> None:
+    """Give a loaded worker what was saved: the newest ahead of its first request if it is read.
+
+    The first request waits for no more than that, and not for the disk.
+    """
+    snapshots = await stored
+    await backend.give(snapshots[:1])
+    await backend.give(snapshots[1:])
 
 
 def failure(name: str, slot: Slot) -> MidspanError:

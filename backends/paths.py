@@ -60,6 +60,15 @@ def state_dir() -> Path:
     return fallback
 
 
+def cells_dir() -> Path:
+    """Return the private folder of models' cells, which hold prompts as tokens; mode 0700.
+
+    In the state folder, wherever that had to be. Raises ManagerUnavailable where it is not ours
+    alone, OSError.
+    """
+    return _private(state_dir() / "cells", "The folder of saved cells", "MIDSPAN_STATE_DIR")
+
+
 def config_file() -> Path:
     """Return the user's configuration file, which need not exist: `$MIDSPAN_CONFIG` or default."""
     if explicit := os.environ.get("MIDSPAN_CONFIG"):
@@ -92,15 +101,17 @@ def write_private(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _private(path: Path) -> Path:
+def _private(
+    path: Path, called: str = "The runtime folder", variable: str = "MIDSPAN_RUNTIME_DIR"
+) -> Path:
     """Make `path` if missing and check that it is a folder of ours that no one else can enter."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()
     except OSError as exc:
         raise ManagerUnavailable(
-            f"The runtime folder {path} cannot be used: {exc.strerror}. "
-            "Set MIDSPAN_RUNTIME_DIR to a folder of your own."
+            f"{called} {path} cannot be used: {exc.strerror}. "
+            f"Set {variable} to a folder of your own."
         ) from exc
     if not stat.S_ISDIR(info.st_mode):
         problem = "it is a link or no folder"
@@ -113,8 +124,8 @@ def _private(path: Path) -> Path:
     else:
         return path
     raise ManagerUnavailable(
-        f"The runtime folder {path} is refused: {problem}. "
-        "Remove it, or set MIDSPAN_RUNTIME_DIR to a folder of your own."
+        f"{called} {path} is refused: {problem}. "
+        f"Remove it, or set {variable} to a folder of your own."
     )
 
 

@@ -25,13 +25,14 @@ from pathlib import Path
 import uvicorn
 from filelock import Timeout
 
-from backends import __version__, config, paths, state
+from backends import __version__, config, memory, paths, state
 from backends.api.app import Activity, create_app
 from backends.api.guard import Address
 from backends.config import Settings
 from backends.errors import ManagerUnavailable, MidspanError
 from backends.manager import Manager
 from backends.remembered import Remembered
+from backends.snapshot_files import SnapshotFiles
 from backends.state import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ async def _serve(settings: Settings, directory: Path) -> None:
     listener = _listen(settings.manager.port)
     port: int = listener.getsockname()[1]
     token = secrets.token_urlsafe(32)
-    manager = Manager(settings, Remembered(paths.state_dir()))
+    files = _snapshot_files(settings.manager.disk_snapshot_mb * memory.MIB)
+    manager = Manager(settings, Remembered(paths.state_dir()), files=files)
     activity = Activity()
     loop = asyncio.get_running_loop()
     ending: list[asyncio.Task[None]] = []
@@ -98,6 +100,7 @@ async def _serve(settings: Settings, directory: Path) -> None:
 
     def stop(drain: bool) -> None:
         if ending or not drain:  # a second signal does not wait
+            manager.hurry()
             server.should_exit = True
         if not ending:
             ending.append(loop.create_task(_end(server, manager, drain)))
@@ -148,6 +151,17 @@ async def _stop_when_idle(server: Server, activity: Activity, minutes: float) ->
             logger.info("stopping: no client for %g minutes", minutes)
             server.should_exit = True
             return
+
+
+def _snapshot_files(cap: int) -> SnapshotFiles | None:
+    """Return where to save cells of up to `cap` bytes; None where there is none."""
+    if cap <= 0:
+        return None
+    try:
+        return SnapshotFiles(paths.cells_dir(), cap)
+    except (MidspanError, OSError) as exc:
+        logger.warning("cells are not saved across restarts: %s", exc)
+        return None
 
 
 def _listen(port: int) -> socket.socket:
