@@ -26,7 +26,7 @@ class CopyWeights:
     which the starter model is neither trained nor measured on (`training/tune_copying.py`).
     """
 
-    slope: float = 1.5
+    slope: float = 0.7
     least: int = 3
     most: float = 16.0
 
