@@ -95,10 +95,11 @@ class Failed(msgspec.Struct, tag=True):
 
 
 class Pong(msgspec.Struct, tag=True):
-    """The worker's reading thread is alive; `active` generations are under way."""
+    """The worker's reading thread is alive; `active` requests wait or are under way."""
 
     id: int
     active: int
+    generating: int  # of those, the ones that are being generated
     evaluated_tokens: int  # since the load, all requests
 
 

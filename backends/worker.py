@@ -91,7 +91,7 @@ class Worker:
                 case frames.Cancel(id=id):
                     scheduler.cancel(id)
                 case frames.Ping(id=id):
-                    self._send(frames.Pong(id, scheduler.active, scheduler.evaluated_tokens))
+                    self._send(_pong(id, scheduler))
                 case frames.Snapshot(tokens=tokens, data=data):
                     scheduler.give(Snapshot(tokens, data))
                 case frames.Unload(limit=limit):
@@ -136,6 +136,10 @@ def _run_or_die(scheduler: Scheduler) -> None:
         logger.exception("the scheduler failed")
         logging.shutdown()
         os._exit(70)
+
+
+def _pong(id: int, scheduler: Scheduler) -> frames.Pong:
+    return frames.Pong(id, scheduler.active, scheduler.generating, scheduler.evaluated_tokens)
 
 
 def _loaded(model: TokenModel, family: str, load_ms: float) -> frames.Loaded:

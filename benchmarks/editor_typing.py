@@ -181,7 +181,7 @@ async def _watch(active: list[int]) -> None:
     try:
         while True:
             status = await client.get("/api/models/status")
-            active.append(max((row.get("active") or 0) for row in status["models"]))
+            active.append(max((row.get("generating") or 0) for row in status["models"]))
             await asyncio.sleep(POLL_S)
     finally:
         await client.close()

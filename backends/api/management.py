@@ -157,7 +157,11 @@ async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
         }
         with contextlib.suppress(MidspanError):  # it died just now, or hangs
             pong = await backend.ping(PONG_WITHIN)
-            row |= {"active": pong.active, "evaluated_tokens": pong.evaluated_tokens}
+            row |= {
+                "active": pong.active,
+                "generating": pong.generating,
+                "evaluated_tokens": pong.evaluated_tokens,
+            }
     return row
 
 

@@ -7,7 +7,7 @@ Rule: pure but for its random generator; the scheduler feeds it logits and sends
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry
 from backends.decoding.prompting import TokenPrompt
 from backends.decoding.sampling import pick
-from backends.decoding.speculation import MAX_MATCH, lookup
+from backends.decoding.speculation import MAX_DRAFT, MAX_MATCH, Draft, Source, lookup
 from backends.decoding.text import TextStream
 from backends.decoding.token_model import Logits, TokenModel
 
@@ -79,17 +79,23 @@ class Generation:
         """
         return len(self.prompt.anchored.tokens) - 1 - len(self.entry.tokens)
 
-    def draft(self, length: int) -> list[int]:
-        """Guess up to `length` tokens after `todo`; none while healing or in prefill."""
+    def draft(self, length: Callable[[Source], int], room: int) -> Draft:
+        """Guess what comes after `todo`: `length(source)` tokens, `room` at most.
+
+        None while healing or in prefill.
+        """
         if len(self.todo) != 1 or self._first_token is None or self._text.pending:
-            return []
-        length = min(length, self._left() - 1, self._room() - 1)
-        if length <= 0:
-            return []
+            return Draft()
+        room = min(room, self._left() - 1, self._room() - 1)
         current = [*self.entry.tokens[-MAX_MATCH:], *self.todo]
-        return lookup(self.entry.previous, current, length) or lookup(
-            self.entry.tokens, current, length
-        )
+        for source, history in (
+            (Source.PREVIOUS, self.entry.previous),
+            (Source.PROMPT, self.entry.tokens),
+        ):
+            found = lookup(history, current, MAX_DRAFT) if room > 0 else []
+            if found:
+                return Draft(source, found[: min(room, length(source))])
+        return Draft()
 
     def remember(self) -> None:
         """Leave what was generated to the entry, for the next request to draft from."""

@@ -29,7 +29,7 @@ from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry, PrefixCache
 from backends.decoding.prompting import Prompter, TokenPrompt
 from backends.decoding.snapshots import Snapshot, SnapshotStore
-from backends.decoding.speculation import DraftTuner
+from backends.decoding.speculation import Draft, DraftTuner
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, TokenModel
 from backends.errors import BackendError, MidspanError
 from fim.templates import Template
@@ -67,13 +67,13 @@ class Share:
 
     generation: Generation
     tokens: list[int]
-    draft: list[int]
+    draft: Draft
 
     @property
     def feed(self) -> Feed:
         """Return it as the model takes it."""
-        sequence = self.generation.entry.sequence
-        return Feed(sequence, [*self.tokens, *self.draft], outputs=1 + len(self.draft))
+        sequence, draft = self.generation.entry.sequence, self.draft.tokens
+        return Feed(sequence, [*self.tokens, *draft], outputs=1 + len(draft))
 
 
 class Scheduler:
@@ -145,6 +145,11 @@ class Scheduler:
     def active(self) -> int:
         """Return how many requests are waiting or under way."""
         return len(self._inbox) + len(self._waiting) + len(self._active)
+
+    @property
+    def generating(self) -> int:
+        """Return how many of them have a sequence and are fed."""
+        return len(self._active)
 
     # -- the loop's thread --------------------------------------------------------------------
 
@@ -303,14 +308,15 @@ class Scheduler:
             self._cache.mark(entry)
         if generation.todo:
             return  # in mid-prefill
-        kept = len(entry.tokens)
-        entry.tokens.extend(share.draft)
-        chunk = generation.advance(rows, share.draft)
-        if share.draft:
+        kept, draft = len(entry.tokens), share.draft.tokens
+        entry.tokens.extend(draft)
+        chunk = generation.advance(rows, draft)
+        held = generation.held
+        if draft:
             # A draft cut short by the end of the text was not wrong.
-            ended = chunk.finish_reason is not None
-            self._tuner.verified(generation.held if ended else len(share.draft), generation.held)
-            self._cache.rewind(entry, kept + generation.held)
+            tested = held if chunk.finish_reason is not None else len(draft)
+            self._tuner.verified(share.draft.source, tested, held)
+            self._cache.rewind(entry, kept + held)
         if chunk.finish_reason is not None:
             self._retire(generation, chunk)
         elif chunk.text:
@@ -319,7 +325,7 @@ class Scheduler:
     def _batch(self) -> list[Share]:
         """Return each generation's share of the next forward pass, decoding ones first."""
         room = self._model.max_batch
-        length = self._tuner.length() if self._speculate else 0
+        length = self._tuner.length if self._speculate else lambda _: 0
         batch = []
         urgent = min((g.request.priority for g in self._active), default=Priority.INLINE)
         ready = [g for g in self._active if g.request.priority == urgent]
@@ -330,9 +336,9 @@ class Scheduler:
             tokens = generation.todo[: min(room, chunk)]
             if not tokens:
                 break  # the batch is full; the rest has its turn in the next one
-            draft = generation.draft(min(length, room - len(tokens)))
+            draft = generation.draft(length, room - len(tokens))
             batch.append(Share(generation, tokens, draft))
-            room -= len(tokens) + len(draft)
+            room -= len(tokens) + len(draft.tokens)
         return batch
 
     def _for_nothing(self, batch: list[Share]) -> bool:
@@ -376,7 +382,7 @@ class Scheduler:
 
         A batch of several requests tells nothing about a step of one.
         """
-        tokens = sum(len(share.tokens) + len(share.draft) for share in batch)
+        tokens = sum(len(share.feed.tokens) for share in batch)
         if tokens >= WARM_UP_TOKENS:
             self._prefill_rate += 0.2 * (tokens / seconds - self._prefill_rate)
         elif len(batch) == 1:

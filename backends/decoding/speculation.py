@@ -9,6 +9,8 @@ Rule: pure but for the two running averages in `DraftTuner`; knows tokens, not t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 
@@ -50,11 +52,26 @@ def _last(haystack: bytes, needle: bytes) -> int:
     return -1
 
 
+class Source(Enum):
+    """Where a draft comes from. What was suggested a key ago holds far more often."""
+
+    PREVIOUS = "previous suggestion"
+    PROMPT = "prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Tokens that may come next."""
+
+    source: Source = Source.PROMPT
+    tokens: list[int] = field(default_factory=list)
+
+
 class DraftTuner:
     """Chooses how many tokens to draft from how often drafts hold and what a wider step costs."""
 
     def __init__(self) -> None:
-        self._acceptance = 0.5  # share of drafted tokens that held
+        self._acceptance = dict.fromkeys(Source, 0.5)  # share of drafted tokens that held
         self._costs: dict[int, float] = {}  # seconds of a step, by its tokens
 
     def measured(self, tokens: int, seconds: float) -> None:
@@ -63,22 +80,27 @@ class DraftTuner:
             known = self._costs.get(tokens, seconds)
             self._costs[tokens] = known + 0.2 * (seconds - known)
 
-    def verified(self, drafted: int, held: int) -> None:
+    def verified(self, source: Source, drafted: int, held: int) -> None:
         """Note that the first `held` of `drafted` tokens were what the model would say."""
         # What follows the first wrong token was never tested.
         for right in [1.0] * held + [0.0] * (held < drafted):
-            self._acceptance += 0.1 * (right - self._acceptance)
+            self._acceptance[source] += 0.1 * (right - self._acceptance[source])
 
-    def length(self) -> int:
+    def length(self, source: Source) -> int:
         """Return the draft length with the most expected tokens for the time; 0 = don't draft."""
         single = self._costs.get(1)
         if single is None:
             return 0
+        acceptance = self._acceptance[source]
         rates = [
-            _expected(self._acceptance, drafted) / self._cost(1 + drafted, single)
+            _expected(acceptance, drafted) / self._cost(1 + drafted, single)
             for drafted in range(MAX_DRAFT + 1)
         ]
-        return int(np.argmax(rates))
+        best = int(np.argmax(rates))
+        if best == 0:
+            # What is never tried can't be seen to hold again.
+            self._acceptance[source] += 0.01 * (0.5 - acceptance)
+        return best
 
     def _cost(self, tokens: int, single: float) -> float:
         """Return a step's measured cost; unmeasured widths get a guess that invites a try."""

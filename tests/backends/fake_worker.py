@@ -52,7 +52,7 @@ class FakeWorker:
                         self._send(snapshot)
                     return
                 case frames.Ping(id=id):
-                    self._send(frames.Pong(id, 0, 0))
+                    self._send(frames.Pong(id, 0, 0, 0))
 
     def _load(self, load: frames.Load) -> None:
         sys.stderr.write(f"loading {load.name}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.decoding.speculation import MATCH_LENGTHS, MAX_DRAFT, DraftTuner, lookup
+from backends.decoding.speculation import MATCH_LENGTHS, MAX_DRAFT, DraftTuner, Source, lookup
 
 tokens = st.lists(st.integers(0, 3), max_size=30)
 
@@ -37,8 +37,8 @@ def tuned(acceptance: bool, cost_per_token: float) -> int:
     for _ in range(100):
         for width in range(1, MAX_DRAFT + 2):
             tuner.measured(width, 1 + cost_per_token * (width - 1))
-        tuner.verified(4, 4 if acceptance else 0)
-    return tuner.length()
+        tuner.verified(Source.PROMPT, 4, 4 if acceptance else 0)
+    return tuner.length(Source.PROMPT)
 
 
 def test_draft_tuner_drafts_while_it_pays() -> None:
@@ -48,4 +48,16 @@ def test_draft_tuner_drafts_while_it_pays() -> None:
 
 
 def test_draft_tuner_waits_for_a_first_measurement() -> None:
-    assert DraftTuner().length() == 0
+    assert DraftTuner().length(Source.PROMPT) == 0
+
+
+def test_draft_tuner_tells_the_sources_apart_and_tries_again() -> None:
+    tuner = DraftTuner()
+    for width in range(1, MAX_DRAFT + 2):
+        tuner.measured(width, 1 + 0.3 * (width - 1))
+    for _ in range(50):
+        tuner.verified(Source.PROMPT, 4, 0)
+        tuner.verified(Source.PREVIOUS, 4, 4)
+    assert tuner.length(Source.PROMPT) == 0
+    assert tuner.length(Source.PREVIOUS) == MAX_DRAFT
+    assert any(tuner.length(Source.PROMPT) for _ in range(200)), "given up for good"
