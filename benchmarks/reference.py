@@ -44,9 +44,10 @@ def greedy(
         if token in control:
             break
         piece = model.token_bytes(token)
+        healing = bool(pending)
         overlap = min(len(pending), len(piece))
         pending, text = pending[overlap:], text + piece[overlap:]
-        produced += bool(text)
+        produced += bool(text) or not healing
         todo = [token]
         if single_line and b"\n" in text:
             text = text[: text.index(b"\n")]

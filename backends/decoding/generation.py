@@ -121,12 +121,13 @@ class Generation:
             if picked is None:
                 return self.finish(FinishReason.STOP, text, tokens)
             tokens.append(picked)
+            healing = bool(self._text.pending)
             emitted = self._text.push(self.model.token_bytes(picked))
             text += emitted.text
             if emitted.stopped_by:
                 word = emitted.stopped_by if emitted.stopped_by in self.request.stop else ""
                 return self.finish(FinishReason.STOP, text, tokens, word)
-            if not self._text.written:
+            if healing and not self._text.written:
                 self._healed += 1  # it repeats what the document holds: not the caller's budget
             if self._left() <= 0 or self._room() <= 0:
                 return self.finish(FinishReason.LENGTH, text, tokens)

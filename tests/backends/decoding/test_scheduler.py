@@ -375,3 +375,15 @@ def test_a_suggestion_ahead_of_its_time_yields_to_a_key() -> None:
         engine.wait(key)
         assert engine.wait(ahead).text, "it goes on afterwards"
         assert engine.ended == [key, ahead]
+
+
+def test_tokens_without_bytes_count_as_generated() -> None:
+    """Unused entries of a vocabulary stand for nothing; a model may still pick them."""
+
+    class Wordless(HashModel):
+        def token_bytes(self, token: int) -> bytes:
+            return b"" if token > 4 + 32 else super().token_bytes(token)
+
+    with running(Wordless()) as engine:
+        request = InfillRequest(SOURCE + "\n", "", "file:///a.py", max_tokens=8)
+        assert engine.infill(request).usage.completion_tokens <= 9
