@@ -20,8 +20,9 @@ from tests.backends.decoding.test_scheduler import spy_prompts
 pytestmark = pytest.mark.engine
 
 SOURCE = "import os\n\n\ndef size(path):\n    return os.stat(path).st_size\n\n\n" * 6
-# Other batch sizes take other kernels, which round differently: Q8_0 activations, 16-bit KV.
-TOLERANCE = 0.15
+# Other batches take other kernels and other orders of 16-bit sums. As a part of the logits' spread
+# (standard deviation): that is up to 0.11 here, and a token missing near the end is far more.
+TOLERANCE = 0.2
 
 
 def never() -> bool:
@@ -45,6 +46,10 @@ def logits_of(model: TokenModel, sequence: int, tokens: list[int]) -> np.ndarray
     return model.forward([Feed(sequence, tokens)], never)[0][-1].copy()
 
 
+def agree(logits: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.abs(logits - expected).max() < TOLERANCE * expected.std())
+
+
 def test_tokens_are_the_text_s_bytes(model: TokenModel) -> None:
     text = SOURCE + "\té中🙂\r\n\x00<|fim_middle|><|endoftext|>"
     tokens = model.tokenize(text)
@@ -53,13 +58,19 @@ def test_tokens_are_the_text_s_bytes(model: TokenModel) -> None:
     assert all(model.token_bytes(token) == b"" for token in model.vocab.control_tokens.values())
 
 
+def test_the_tolerance_tells_a_missing_token(model: TokenModel) -> None:
+    tokens = model.tokenize(SOURCE)[:24]
+    whole = logits_of(model, 0, tokens)
+    assert not agree(logits_of(model, 1, [*tokens[:-5], *tokens[-4:]]), whole)
+
+
 def test_trimmed_and_cold_sequences_agree(model: TokenModel) -> None:
     tokens = model.tokenize(SOURCE)
     logits_of(model, 0, [*tokens, *tokens[:30]])
     assert model.trim(0, len(tokens) - 5)
     assert model.length(0) == len(tokens) - 5
     trimmed = logits_of(model, 0, tokens[-5:])
-    assert np.abs(trimmed - logits_of(model, 1, tokens)).max() < TOLERANCE
+    assert agree(trimmed, logits_of(model, 1, tokens))
 
 
 def test_a_fork_shares_and_then_goes_its_own_way(model: TokenModel) -> None:
@@ -68,7 +79,7 @@ def test_a_fork_shares_and_then_goes_its_own_way(model: TokenModel) -> None:
     assert model.fork(0, 1, 40)
     assert (model.length(0), model.length(1)) == (len(tokens), 40)
     forked = logits_of(model, 1, tokens[40:80])
-    assert np.abs(forked - logits_of(model, 2, tokens[:80])).max() < TOLERANCE
+    assert agree(forked, logits_of(model, 2, tokens[:80]))
     model.free(0)
     assert model.length(1) == 80, "freeing the source leaves the fork whole"
 
@@ -80,7 +91,7 @@ def test_a_snapshot_restores_the_same_logits(model: TokenModel) -> None:
     expected = logits_of(model, 0, tokens[:1])
     assert model.restore(3, data)
     assert model.length(3) == len(tokens)
-    assert np.abs(logits_of(model, 3, tokens[:1]) - expected).max() < TOLERANCE
+    assert agree(logits_of(model, 3, tokens[:1]), expected)
 
 
 def test_a_batch_of_sequences_is_each_by_itself(model: TokenModel) -> None:
@@ -88,7 +99,7 @@ def test_a_batch_of_sequences_is_each_by_itself(model: TokenModel) -> None:
     together = model.forward([Feed(i, part) for i, part in enumerate(parts)], never)
     together = [rows[-1].copy() for rows in together]
     for i, part in enumerate(parts):
-        assert np.abs(logits_of(model, 8 + i, part) - together[i]).max() < TOLERANCE
+        assert agree(together[i], logits_of(model, 8 + i, part))
 
 
 def test_outputs_are_the_logits_after_the_last_tokens(model: TokenModel) -> None:
@@ -97,7 +108,7 @@ def test_outputs_are_the_logits_after_the_last_tokens(model: TokenModel) -> None
     assert len(rows) == 3
     for back, row in zip((2, 1, 0), rows, strict=True):
         alone = logits_of(model, 1 + back, tokens[: len(tokens) - back])
-        assert np.abs(alone - row).max() < TOLERANCE
+        assert agree(alone, row)
 
 
 def test_an_abort_keeps_a_true_prefix(model: TokenModel) -> None:
@@ -114,7 +125,7 @@ def test_an_abort_keeps_a_true_prefix(model: TokenModel) -> None:
     kept = model.length(0)
     assert kept < len(tokens)
     resumed = logits_of(model, 0, tokens[kept:])
-    assert np.abs(resumed - logits_of(model, 1, tokens)).max() < TOLERANCE
+    assert agree(resumed, logits_of(model, 1, tokens))
 
 
 def test_every_byte_can_be_spelt(model: TokenModel) -> None:
