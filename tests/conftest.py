@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from backends import launcher, state
+
+# A busy machine is no defect: hypothesis must not fail a test for its time.
+settings.register_profile("midspan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("midspan")
 
 # As `midspan`, but of this very checkout and environment, wherever the script was installed.
 MIDSPAN = (sys.executable, "-P", "-m", "lsp_server.cli.main")
