@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class FinishReason(StrEnum):
@@ -17,6 +17,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # the model ended the hole, or a stop rule did
     LENGTH = "length"  # max_tokens reached, or the context is full
+    TOOL_CALLS = "tool_calls"  # the answer is calls of functions
     DEADLINE = "deadline"  # the request's time was up; what was generated is returned
     CANCELLED = "cancelled"  # the caller went away or asked for something newer
 
@@ -25,7 +26,8 @@ class Priority(IntEnum):
     """What goes first. Work of a lower priority yields to any of a higher one."""
 
     INLINE = 0  # somebody waits for it at the cursor
-    WARM = 1  # before anybody asks for it
+    CHAT = 1  # somebody waits for it, elsewhere: chat, kernel generation
+    WARM = 2  # before anybody asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,14 @@ class Sampling:
     top_p: float = 0.95  # 1 = off
     min_p: float = 0.0  # 0 = off
     seed: int | None = None  # None = a different one each time
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringUse:
+    """A steering vector, by name, and how much of it is added; negative pushes away."""
+
+    name: str
+    coefficient: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,76 @@ class InfillRequest:
     ahead: bool = False  # nobody waits for it yet
     prompt_ms: float | None = None  # prefill budget: longer windows are cut to fit it
     deadline_ms: float | None = None  # for the whole request, from its arrival at the worker
+    steering: tuple[SteeringUse, ...] = ()
 
     @property
     def priority(self) -> Priority:
         """Return WARM for a request that asks for no text, or for one ahead of its time."""
         return Priority.WARM if self.ahead or self.max_tokens == 0 else Priority.INLINE
+
+
+class Role(StrEnum):
+    """Who says a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"  # the result of a call
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants called; `arguments` is JSON that fits its schema."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call; `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant's message
+    tool_call_id: str = ""  # of a tool's message: the call it answers
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """Answer a conversation.
+
+    `session` is a stable identity, as `InfillRequest.document` is: its requests share one cached
+    sequence, and a newer one supersedes the one under way.
+    """
+
+    messages: tuple[Message, ...]
+    session: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"  # auto, none, required, or the name of a tool
+    schema: dict[str, Any] | None = None  # a JSON schema that the answer must fit
+    max_tokens: int = 1024
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    reasoning_effort: str = ""  # "", low, medium or high; where the model knows it
+    prediction: str = ""  # a text that much of the answer will repeat, to draft from
+    steering: tuple[SteeringUse, ...] = ()
+    deadline_ms: float | None = None
+
+    @property
+    def priority(self) -> Priority:
+        """Return CHAT: inline completion goes first."""
+        return Priority.CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +179,23 @@ class Chunk:
     timings: Timings | None = None  # on the last chunk
     stopping_word: str = ""  # the entry of `stop` that ended it, on the last chunk
     truncated: bool = False  # on the last chunk: the document has more text than was shown
+    reasoning: str = ""  # what the model thinks before it answers; never part of `text`
+    tool_calls: tuple[ToolCall, ...] = ()  # on the last chunk
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a loaded model can do; `no_fim_reason` says why where `fim` is False."""
+    """What a loaded model can do; a `no_…_reason` says why where it cannot."""
 
     fim: bool
     no_fim_reason: str = ""
     family: str = ""
     context_length: int = 0
+    chat: bool = False
+    no_chat_reason: str = ""
+    tools: bool = False  # its answers can be held to a schema
+    steering: bool = False
+    modulation: bool = True  # temperature and top_p can be set
 
 
 class Backend(Protocol):
@@ -128,6 +210,13 @@ class Backend(Protocol):
         """Stream the text between prefix and suffix; the last chunk has `finish_reason`.
 
         Closing the iterator cancels the generation. Raises `backends.errors.BackendError`.
+        """
+        ...
+
+    def chat(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+        """Stream the answer to a conversation, as `infill` does.
+
+        Raises `backends.errors.Unsupported` where the model cannot.
         """
         ...
 

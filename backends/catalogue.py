@@ -186,9 +186,7 @@ def load_message(model: Model, *, safe_mode: bool) -> Load:
         engine=engine.name,
         path=str(model.path),
         name=model.name,
-        context_length=model.settings.context_length,
-        threads=model.settings.threads,
-        gpu_layers=model.settings.gpu_layers,
+        settings=model.settings,
         safe_mode=safe_mode,
     )
 

@@ -55,12 +55,38 @@ class CompletionSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """`[models.NAME]`."""
+    """`[models.NAME]`. What the model's engine has no such thing for is refused by name."""
 
-    path: str = _setting("", "The model's file.")
+    path: str = _setting("", "The model's GGUF file, or its folder of safetensors.")
+    engine: str = _setting("", "Engine to run it with; empty for the one that fits its files.")
     context_length: int = _setting(0, "Tokens of context; 0 for the model's own.")
     threads: int = _setting(0, "Threads to compute with; 0 for the machine's cores.")
+    batch: int = _setting(0, "Tokens of one forward pass at most; 0 for the engine's own choice.")
     gpu_layers: int = _setting(0, "Layers to keep on the GPU; -1 for all.")
+    low_vram: bool = _setting(False, "Keep the KV cache in the machine's memory, not the GPU's.")
+    mmap: bool = _setting(True, "Map the file instead of reading it.")
+    mlock: bool = _setting(False, "Keep the weights from being swapped out.")
+    kv_type: str = _setting("", "Type of the KV cells: f16, f32, q8_0 or q4_0; empty for f16.")
+    verbose: bool = _setting(False, "Let the runtime write its own log, at level debug.")
+    device: str = _setting("", "cpu, cuda, cuda:N, mps; empty for the best there is.")
+    device_map: str = _setting("", "How layers are spread over devices (transformers): auto, …")
+    dtype: str = _setting("", "float32, bfloat16 or float16; empty for the device's best.")
+    attention: str = _setting("", "sdpa, eager or flash_attention_2; empty for the best there is.")
+    compile: bool = _setting(False, "Compile the model (torch.compile).")
+    quantize: str = _setting("", "Load the weights in 8bit or 4bit; empty for as they are.")
+    endpoint: str = _setting("", "Base URL of the engine that serves this model elsewhere.")
+    profile: str = _setting("", "What the endpoint is: vllm, llama-server, …; empty to find out.")
+    remote_model: str = _setting("", "The model's name there; empty for NAME.")
+    family: str = _setting("", "Its fill-in-the-middle family, where it cannot be found out.")
+    api_key_env: str = _setting("", "Environment variable that holds the endpoint's key.")
+    api_key_file: str = _setting("", "File that holds it, readable by its owner alone.")
+    api_key_keyring: str = _setting("", "SERVICE/USER of it in the system's keyring.")
+    proxy: str = _setting("", "Proxy for the endpoint; empty for none.")
+    ca_file: str = _setting("", "PEM file of the authorities to trust for the endpoint.")
+    timeout_s: float = _setting(20.0, "Seconds until the endpoint's first token.")
+    retries: int = _setting(2, "How often a request is repeated after a 5xx or no connection.")
+    reasoning_effort: str = _setting("", "low, medium or high, for chat and kernels only.")
+    binary: str = _setting("", "llama-server to start for this model; empty for the wheel's.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +178,12 @@ def _fill(table: _Table, values: Mapping[str, object], report: _Reporter) -> _Ta
     return replace(table, **good)
 
 
-_NAMES = {float: "a number", int: "a whole number", str: "a string"}
+_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
 
 
 def _fits(value: object, kind: type) -> bool:
     if isinstance(value, bool):
-        return False
+        return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
 
 

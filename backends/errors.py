@@ -5,6 +5,7 @@
     ├── UnknownModel          no model has that name (404)
     ├── Conflict              it does not fit what the manager is doing (409)
     ├── NoFim                 the model was not trained to fill in the middle (409)
+    ├── Unsupported           the model or its engine has no such thing (409)
     ├── ModelFileError        missing, truncated or corrupt file, refused before native code (409)
     ├── EngineMissing         the extra that runs this model is not installed (409)
     ├── ManagerUnavailable    the backend manager cannot be reached or started (503)
@@ -52,6 +53,13 @@ class NoFim(MidspanError):
     """The model was not trained to fill in the middle."""
 
     kind = "no_fim"
+    http_status = 409
+
+
+class Unsupported(MidspanError):
+    """The model, or the engine that runs it, has no such thing."""
+
+    kind = "unsupported"
     http_status = 409
 
 

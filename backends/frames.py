@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from backends.backend import Capabilities, Chunk, InfillRequest
+from backends.backend import Capabilities, ChatRequest, Chunk, InfillRequest
+from backends.config import ModelSettings
 
 MAX_FRAME = 64 * 1024 * 1024
 HEADER = struct.Struct(">I")
@@ -24,9 +25,7 @@ class Load(msgspec.Struct, tag=True):
     engine: str
     path: str
     name: str
-    context_length: int = 0  # 0: the model's own, capped by the engine
-    threads: int = 0  # 0: the machine's cores
-    gpu_layers: int = 0  # -1: all
+    settings: ModelSettings = ModelSettings()
     safe_mode: bool = False  # no weight repacking (see engines/llama_cpp.py)
     cold_prefill_ms: float = 0.0  # for requests that give no `prompt_ms`; 0: as prompting has it
 
@@ -36,6 +35,13 @@ class Infill(msgspec.Struct, tag=True):
 
     id: int
     request: InfillRequest
+
+
+class Chat(msgspec.Struct, tag=True):
+    """Answer a conversation; answered like `Infill`."""
+
+    id: int
+    request: ChatRequest
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -103,7 +109,7 @@ class Pong(msgspec.Struct, tag=True):
     evaluated_tokens: int  # since the load, all requests
 
 
-ToWorker = Load | Infill | Cancel | Ping | Unload | Snapshot
+ToWorker = Load | Infill | Chat | Cancel | Ping | Unload | Snapshot
 FromWorker = Loaded | Piece | Failed | Pong | Snapshot
 
 _encoder = msgspec.msgpack.Encoder()

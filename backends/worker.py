@@ -23,7 +23,7 @@ from backends.decoding.copying import weights_for
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.snapshots import Snapshot
 from backends.decoding.token_model import TokenModel
-from backends.errors import MidspanError, NoFim
+from backends.errors import MidspanError, NoFim, Unsupported
 from fim import templates
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ class Worker:
                     if request.prompt_ms is None:
                         request = replace(request, prompt_ms=cold_prefill_ms)
                     scheduler.submit(id, request)
+                case frames.Chat(id=id):
+                    self._emit(id, Unsupported("Chat is not there yet."))
                 case frames.Cancel(id=id):
                     scheduler.cancel(id)
                 case frames.Ping(id=id):

@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from backends.backend import SteeringUse
+
 Logits = npt.NDArray[np.float32]  # shape (vocabulary,)
 
 
@@ -28,12 +30,14 @@ class CacheFull(Exception):  # noqa: N818 - the scheduler makes room and goes on
 class Feed:
     """Tokens to append to one sequence in a forward pass.
 
-    Logits are given after each of the last `outputs` tokens.
+    Logits are given after each of the last `outputs` tokens. `steering` acts on these tokens
+    alone, and only on models whose `can_steer` is true.
     """
 
     sequence: int
     tokens: Sequence[int]
     outputs: int = 1
+    steering: tuple[SteeringUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class VocabInfo:
     control_tokens: dict[str, int] = field(default_factory=dict)  # text → id, control tokens only
     end_tokens: frozenset[int] = frozenset()  # end of generation, from the model's metadata
     bos: int | None = None  # the token to begin every prompt with, None where the model wants none
+    chat_template: str = ""  # Jinja, from the model's own metadata
 
 
 class TokenModel(Protocol):
@@ -57,6 +62,7 @@ class TokenModel(Protocol):
     cache_bytes: int  # what they take
     max_sequences: int
     max_batch: int  # tokens of one `forward` at most, over all feeds
+    can_steer: bool  # feeds may carry `steering`
     can_rewind: bool  # `trim` and `fork` work at any length (not in recurrent models)
     description: str
     model_bytes: int

@@ -67,7 +67,7 @@ def load(request: Load) -> LlamaCppModel:
     llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
     llama.llama_backend_init()
     params = llama.llama_model_default_params()
-    params.n_gpu_layers = request.gpu_layers
+    params.n_gpu_layers = request.settings.gpu_layers
     params.use_extra_bufts = not request.safe_mode
     _log.last_error = ""
     started = time.perf_counter()
@@ -85,7 +85,9 @@ def load(request: Load) -> LlamaCppModel:
 
 def _context(model: Any, request: Load) -> tuple[Any, int]:
     trained = llama.llama_model_n_ctx_train(model)
-    cells = memory.cells(_cell_bytes(model), memory.context(request.context_length, trained))
+    cells = memory.cells(
+        _cell_bytes(model), memory.context(request.settings.context_length, trained)
+    )
     params = llama.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch = BATCH
@@ -118,7 +120,7 @@ def _threads(model: Any, request: Load) -> tuple[int, int]:
 
     A small model's step is over before a second thread is awake.
     """
-    threads = request.threads or _cores()
+    threads = request.settings.threads or _cores()
     small = llama.llama_model_size(model) < SMALL_MODEL_BYTES
     return 1 if small else threads, threads
 
@@ -132,6 +134,7 @@ class LlamaCppModel:
 
     max_sequences = MAX_SEQUENCES
     max_batch = BATCH
+    can_steer = False
 
     def __init__(self, model: Any, context: Any, cells: int, request: Load) -> None:
         self._model = model
@@ -139,7 +142,7 @@ class LlamaCppModel:
         self._memory = llama.llama_get_memory(context)
         self._handle = llama.llama_model_get_vocab(model)
         trained = llama.llama_model_n_ctx_train(model)
-        self.context_length = min(memory.context(request.context_length, trained), cells)
+        self.context_length = min(memory.context(request.settings.context_length, trained), cells)
         self.cache_cells = cells
         self.cache_bytes = cells * _cell_bytes(model)
         self.model_bytes = int(llama.llama_model_size(model))

@@ -43,6 +43,7 @@ class HashModel:
         self.cache_cells = cells
         self.max_sequences = sequences
         self.can_rewind = True
+        self.can_steer = False
         self.cached: dict[int, list[int]] = {}
         self.evaluated = 0
         self.restored = 0
