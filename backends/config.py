@@ -54,6 +54,13 @@ class CompletionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """`[chat]`."""
+
+    model: str = _setting("", "Name of the model that chats; empty for the one that completes.")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """`[models.NAME]`. What the model's engine has no such thing for is refused by name."""
 
@@ -86,6 +93,7 @@ class ModelSettings:
     timeout_s: float = _setting(20.0, "Seconds until the endpoint's first token.")
     retries: int = _setting(2, "How often a request is repeated after a 5xx or no connection.")
     reasoning_effort: str = _setting("", "low, medium or high, for chat and kernels only.")
+    chat_template: str = _setting("", "Jinja file to use in place of the model's own.")
     binary: str = _setting("", "llama-server to start for this model; empty for the wheel's.")
 
 
@@ -95,6 +103,7 @@ class Settings:
 
     manager: ManagerSettings = field(default_factory=ManagerSettings)
     completion: CompletionSettings = field(default_factory=CompletionSettings)
+    chat: ChatSettings = field(default_factory=ChatSettings)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
 
 
@@ -111,7 +120,7 @@ class Problem:
         return f"{where}: {self.message}"
 
 
-_Table = TypeVar("_Table", ManagerSettings, CompletionSettings, ModelSettings)
+_Table = TypeVar("_Table", ManagerSettings, CompletionSettings, ChatSettings, ModelSettings)
 
 
 def load(
@@ -142,7 +151,7 @@ def _from_file(path: Path, problems: list[Problem]) -> Settings:
         if name in FOREIGN_TABLES:
             continue
         report = _Reporter(problems, str(path), text, (name,))
-        if name not in ("manager", "completion", "models"):
+        if name not in ("manager", "completion", "chat", "models"):
             report("", f"unknown table or key {name!r}")
         elif not isinstance(value, dict):
             report("", f"{name!r} must be a table")
@@ -150,6 +159,8 @@ def _from_file(path: Path, problems: list[Problem]) -> Settings:
             settings = replace(settings, manager=_fill(settings.manager, value, report))
         elif name == "completion":
             settings = replace(settings, completion=_fill(settings.completion, value, report))
+        elif name == "chat":
+            settings = replace(settings, chat=_fill(settings.chat, value, report))
         else:
             settings = replace(settings, models=_models(value, report))
     return settings
@@ -225,7 +236,7 @@ def _plain(dotted: str) -> str:
 def _from_environment(
     settings: Settings, environment: Mapping[str, str], problems: list[Problem]
 ) -> Settings:
-    for section in ("manager", "completion"):
+    for section in ("manager", "completion", "chat"):
         table = getattr(settings, section)
         changes: dict[str, object] = {}
         for item in fields(table):
