@@ -2,7 +2,7 @@
 
 What it writes loads and runs like the real model of that shape, and completes nonsense. The
 tokenizer is the starter model's; larger presets pad it to Qwen's vocabulary size and move its
-control tokens to Qwen's ids. Rule: the only benchmark module that knows the `gguf` package.
+control tokens to Qwen's ids. Rule: a file and its metadata; knows the `gguf` package and no engine.
 
     python -m benchmarks.random_gguf PRESET OUT.gguf
 """
