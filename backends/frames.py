@@ -28,6 +28,7 @@ class Load(msgspec.Struct, tag=True):
     settings: ModelSettings = ModelSettings()
     safe_mode: bool = False  # no weight repacking (see engines/llama_cpp.py)
     cold_prefill_ms: float = 0.0  # for requests that give no `prompt_ms`; 0: as prompting has it
+    backup_bytes: int = 0  # of cached cells to send while idle, in case the worker crashes
 
 
 class Infill(msgspec.Struct, tag=True):
@@ -63,15 +64,16 @@ class Unload(msgspec.Struct, tag=True):
 
 
 class Snapshot(msgspec.Struct, tag=True):
-    """Cells of `tokens`, on their way out of a worker or into one of the same model."""
+    """Cells of `tokens`, on their way out of a worker or into one of the same model.
+
+    Large ones go in parts, so that other frames need not wait: the first part has the tokens, and
+    all but the last have `more`. With an `owner` it is a backup: it replaces that owner's last.
+    """
 
     tokens: list[int]
     data: bytes
-
-    @property
-    def fits(self) -> bool:
-        """Whether a frame can hold it."""
-        return len(self.data) + 5 * len(self.tokens) + 64 <= MAX_FRAME
+    more: bool = False
+    owner: str = ""  # a document
 
 
 class Loaded(msgspec.Struct, tag=True):

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from backends import frames
 from backends.backend import Capabilities, Chunk, InfillRequest
+from backends.backups import Backups, Joiner, parts
 from backends.errors import (
     BackendError,
     LoadFailed,
@@ -72,6 +73,7 @@ class LocalBackend:
         name: str,
         on_exit: Callable[[WorkerDied], None],
         liveness: Liveness,
+        backup_bytes: int = 0,
     ) -> None:
         self._process = process
         self._name = name
@@ -87,7 +89,9 @@ class LocalBackend:
         self._idle = asyncio.Event()
         self._idle.set()
         self._busy = asyncio.Event()
+        self._joiner = Joiner()
         self._handed_over: list[frames.Snapshot] = []
+        self._backups = Backups(backup_bytes)
         self._dead: BackendError | None = None
         self._closing = False
         self._hung = False
@@ -118,7 +122,7 @@ class LocalBackend:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # a terminal's Ctrl-C is for the manager
         )
-        backend = cls(process, load.name, on_exit, liveness or Liveness())
+        backend = cls(process, load.name, on_exit, liveness or Liveness(), load.backup_bytes)
         try:
             await backend._send(load)
             async with asyncio.timeout(load_timeout):
@@ -145,6 +149,11 @@ class LocalBackend:
     def pid(self) -> int:
         """The worker's process id."""
         return self._process.pid
+
+    @property
+    def backups(self) -> list[frames.Snapshot]:
+        """What the worker had cached of each document when it last rested, newest first."""
+        return self._backups.newest_first()
 
     @property
     def in_flight(self) -> int:
@@ -233,7 +242,8 @@ class LocalBackend:
     async def give(self, snapshots: Sequence[frames.Snapshot]) -> None:
         """Send what `unload` returned to another worker of the very same model."""
         for snapshot in reversed(snapshots):  # the last one counts as the latest used
-            await self._send(snapshot)
+            for part in parts(snapshot):
+                await self._send(part)
 
     async def _end(self) -> None:
         self._closing = True
@@ -321,10 +331,18 @@ class LocalBackend:
                 if asked is not None and not asked.done():
                     asked.set_result(message)
             case frames.Snapshot():
-                self._handed_over.append(message)
+                self._keep(message)
             case frames.Loaded():
                 if not self._loaded.done():
                     self._loaded.set_result(message)
+
+    def _keep(self, part: frames.Snapshot) -> None:
+        if (whole := self._joiner.add(part)) is None:
+            return
+        if whole.owner:
+            self._backups.put(whole)
+        else:
+            self._handed_over.append(whole)
 
     def _answer(self, id: int, answer: Chunk | MidspanError) -> None:
         # Unknown ids are requests whose iterator was closed.

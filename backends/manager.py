@@ -41,6 +41,9 @@ CRASH_SIGNALS = frozenset(
     {signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT}
 )
 
+# Of the bytes for cells in the manager's memory, what each loaded model's backups may take: 1/n.
+BACKUP_SHARE = 2
+
 STOPPING = "The backend manager is stopping."
 
 
@@ -264,6 +267,7 @@ class Manager:
         stored = self._read_stored(made)
         message = await asyncio.to_thread(catalogue.load_message, model, safe_mode=effect.safe_mode)
         message.cold_prefill_ms = self._settings.completion.cold_prefill_ms
+        message.backup_bytes = self._handovers.budget // BACKUP_SHARE
         backend = await LocalBackend.start(
             message,
             functools.partial(self._died, effect.name, effect.run),
@@ -290,7 +294,9 @@ class Manager:
         return asyncio.ensure_future(work)
 
     def _died(self, name: str, run: int, error: WorkerDied) -> None:
-        self._backends.pop((name, run), None)
+        backend = self._backends.pop((name, run), None)
+        if backend is not None and (backups := backend.backups):
+            self._spawn(self._save(self._handovers.put(self._loaded_from[name], backups)))
         self._apply(lifecycle.Died(name, run, str(error), True, time.monotonic()))
 
     async def _unload(self, effect: lifecycle.Unload) -> None:

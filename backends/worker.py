@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from backends import engines, frames, memory
 from backends.backend import Capabilities, Chunk
+from backends.backups import BackupSender, Joiner, parts
 from backends.decoding.copying import weights_for
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.snapshots import Snapshot
@@ -63,7 +64,8 @@ class Worker:
         if isinstance(template, templates.NoFim):
             raise NoFim(f"{request.name} can't fill in the middle: {template.reason}")
         copying = weights_for(model.model_bytes)
-        scheduler = Scheduler(model, template, self._emit, copying=copying)
+        backups = BackupSender(request.backup_bytes, self._send, lambda: scheduler.active > 0)
+        scheduler = Scheduler(model, template, self._emit, copying=copying, backups=backups)
         scheduler.warm_up()
         load_ms = (time.perf_counter() - started) * 1000
         self._send(_loaded(model, template.family, load_ms))
@@ -73,6 +75,7 @@ class Worker:
             limit = self._read(scheduler, request.cold_prefill_ms or None)
             scheduler.stop()
             loop.join()
+            backups.stop()  # a part of one in mid-snapshot would tear it
             self._hand_over(scheduler, limit)
         finally:
             scheduler.stop()
@@ -81,6 +84,7 @@ class Worker:
 
     def _read(self, scheduler: Scheduler, cold_prefill_ms: float | None) -> int:
         """Serve until the end; return how many bytes of what is cached are wanted."""
+        joiner = Joiner()
         while (body := frames.read_frame(self._source)) is not None:
             message = frames.decode_to_worker(body)
             match message:
@@ -94,8 +98,9 @@ class Worker:
                     scheduler.cancel(id)
                 case frames.Ping(id=id):
                     self._send(_pong(id, scheduler))
-                case frames.Snapshot(tokens=tokens, data=data):
-                    scheduler.give(Snapshot(tokens, data))
+                case frames.Snapshot() as part:
+                    if (whole := joiner.add(part)) is not None:
+                        scheduler.give(Snapshot(whole.tokens, whole.data))
                 case frames.Unload(limit=limit):
                     return limit
                 case frames.Load():
@@ -107,12 +112,11 @@ class Worker:
         if limit == 0:
             return
         for snapshot in scheduler.snapshots():
-            message = frames.Snapshot(snapshot.tokens, snapshot.data)
-            limit -= len(message.data)
+            limit -= len(snapshot.data)
             if limit < 0:
                 return
-            if message.fits:
-                self._send(message)
+            for part in parts(snapshot):
+                self._send(part)
 
     def _emit(self, id: int, outcome: Chunk | MidspanError) -> None:
         if isinstance(outcome, MidspanError):

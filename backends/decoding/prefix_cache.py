@@ -27,6 +27,7 @@ MIN_FORK = 16
 MIN_SNAPSHOT = 64
 MIN_USE = 0.5  # of a snapshot's tokens: what is put back and not of use takes time and room
 RESERVE = 0.25  # entries are saved when fewer sequences or cells than this share are left
+BACKUP_GAIN = 8  # a backup is made again once this part of the entry, as 1/n, is not in it
 
 
 @dataclass(slots=True)
@@ -35,7 +36,8 @@ class Entry:
 
     `previous` are the last tokens that were generated here: drafts are taken from them. The first
     `saved` tokens were in a snapshot when it was last made. `mark` is where a model that can't be
-    trimmed can be put back to.
+    trimmed can be put back to. `owner` is whose it is, and `backed_up` how many of its first
+    tokens are safe from a crash of this process.
     """
 
     key: Hashable
@@ -46,6 +48,8 @@ class Entry:
     previous: list[int] = field(default_factory=list)
     saved: int = 0
     mark: Snapshot | None = None
+    owner: str | None = None
+    backed_up: int = 0
 
 
 class PrefixCache:
@@ -58,11 +62,14 @@ class PrefixCache:
         self._free = list(range(model.max_sequences - 1, -1, -1))
         self._clock = count(1)
 
-    def acquire(self, key: Hashable, tokens: Sequence[int]) -> Entry | None:
+    def acquire(
+        self, key: Hashable, tokens: Sequence[int], owner: str | None = None
+    ) -> Entry | None:
         """Return the entry that `tokens` are to be evaluated on, holding a true prefix of them.
 
-        At most all but the last of `tokens` are held, since its logits are needed. None when
-        every sequence is busy: try again when one is released.
+        With an `owner` (a document) it can be backed up. At most all but the last of `tokens` are
+        held, since its logits are needed. None when every sequence is busy: try again when one is
+        released.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.busy:
@@ -71,6 +78,7 @@ class PrefixCache:
             entry = self._new(key, tokens)
             if entry is None:
                 return None
+        entry.owner = owner
         self._restore(entry, tokens)
         self._trim(entry, min(common_prefix(entry.tokens, tokens), len(tokens) - 1))
         self._make_room(len(tokens) - len(entry.tokens), keep=entry)
@@ -122,6 +130,32 @@ class PrefixCache:
             entry.saved = len(entry.tokens)
             self._snapshots.put(entry.tokens, self._model.snapshot(entry.sequence))
 
+    def to_back_up(self, limit: int) -> Entry | None:
+        """Return the entry that `back_up` would copy out: its owner's latest, with much new in it.
+
+        None larger than `limit` bytes.
+        """
+        latest: dict[str, Entry] = {}
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.used):
+            if entry.owner is not None:
+                latest.pop(entry.owner, None)
+                latest[entry.owner] = entry
+        per_token = self._model.cache_bytes / max(1, self._model.cache_cells)
+        for entry in reversed(latest.values()):
+            held = len(entry.tokens)
+            gain = held - entry.backed_up
+            wanted = gain >= max(MIN_SNAPSHOT, held // BACKUP_GAIN)
+            if wanted and not entry.busy and held * per_token <= limit:
+                return entry
+        return None
+
+    def back_up(self, entry: Entry) -> Snapshot:
+        """Copy out an entry of `to_back_up`: where a prompt can go on from it, its mark if not."""
+        entry.backed_up = len(entry.tokens)
+        if not self._model.can_rewind and entry.mark is not None:
+            return entry.mark
+        return Snapshot(list(entry.tokens), self._model.snapshot(entry.sequence))
+
     def give(self, snapshot: Snapshot) -> None:
         """Take a snapshot that this very model made before it was last unloaded."""
         self._snapshots.put(snapshot.tokens, snapshot.data)
@@ -169,7 +203,7 @@ class PrefixCache:
         if not usable or gain < max(MIN_SNAPSHOT, MIN_USE * length):
             return
         self._make_room(length, keep=entry)
-        entry.tokens, entry.saved = [], 0
+        entry.tokens, entry.saved, entry.backed_up = [], 0, 0
         restored = self._model.restore(entry.sequence, snapshot.data)
         if restored and self._model.length(entry.sequence) == length:
             self._snapshots.used(snapshot)
@@ -194,6 +228,7 @@ class PrefixCache:
             n = self._return_to_mark(entry, n)
         del entry.tokens[n:]
         entry.saved = min(entry.saved, n)
+        entry.backed_up = min(entry.backed_up, n)
 
     def _return_to_mark(self, entry: Entry, n: int) -> int:
         """Put back the last state before token `n`, or else nothing; return how much it holds.

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Protocol
 
 from backends import memory
 from backends.backend import Chunk, FinishReason, InfillRequest, Priority, Timings, Usage
@@ -40,7 +41,25 @@ logger = logging.getLogger(__name__)
 PREFILL_CHUNK = 256
 WARM_UP_TOKENS = 64
 
+BACKUP_REST = 1.0  # seconds without a request before cells are copied out
+BACKUP_POLL = 0.1  # seconds, while the last one is still on its way
+
 Emit = Callable[[int, Chunk | MidspanError], None]
+
+
+class Backups(Protocol):
+    """Takes copies of cells to where a crash of this process does not reach."""
+
+    limit: int  # bytes of one
+
+    @property
+    def ready(self) -> bool:
+        """Whether `put` may be called: the last copy is on its way no more."""
+        ...
+
+    def put(self, owner: str, snapshot: Snapshot) -> None:
+        """Take the latest copy of a document's cells; returns at once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +106,7 @@ class Scheduler:
         *,
         speculate: bool = True,
         copying: CopyWeights | None = None,
+        backups: Backups | None = None,
     ) -> None:
         """Take `emit(id, chunk or error)`, called from the thread that runs `run`."""
         self._copying = copying
@@ -98,6 +118,8 @@ class Scheduler:
         # Whatever control token comes, it is no text of the document: the hole ends there.
         self._end_tokens = model.vocab.end_tokens | set(model.vocab.control_tokens.values())
         self._tuner = DraftTuner()
+        self._backups = backups
+        self._last_request = 0.0
         self._speculate = speculate and model.can_rewind
         self._prefill_rate = 0.0
         self._wake = threading.Condition()
@@ -118,7 +140,8 @@ class Scheduler:
     def submit(self, id: int, request: InfillRequest) -> None:
         """Queue a request; `emit` gets its chunks, the last with a finish reason, or an error."""
         with self._wake:
-            self._inbox.append(Waiting(id, request, time.perf_counter()))
+            self._last_request = time.perf_counter()
+            self._inbox.append(Waiting(id, request, self._last_request))
             self._tell()
 
     def cancel(self, id: int) -> None:
@@ -179,7 +202,7 @@ class Scheduler:
     def _take_in(self) -> bool:
         with self._wake:
             while not (self._inbox or self._has_work() or self._stopped):
-                self._wake.wait()
+                self._wake.wait(self._until_backup())
             self._news = False
             self._take_given()
             self._waiting.extend(self._inbox)
@@ -201,7 +224,25 @@ class Scheduler:
             self._cache.give(self._given.popleft())
 
     def _has_work(self) -> bool:
-        return bool(self._waiting or self._active or self._prepare_next or self._cache.to_save())
+        at_once = self._waiting or self._active or self._prepare_next or self._cache.to_save()
+        return bool(at_once) or self._until_backup() == 0
+
+    def _until_backup(self) -> float | None:
+        """Return the seconds until cells are to be copied out; None where there is nothing new.
+
+        A copy takes as long as a snapshot, and a key that came meanwhile would wait: so only once
+        nobody has typed for a moment.
+        """
+        if self._backups is None or self._cache.to_back_up(self._backups.limit) is None:
+            return None
+        if not self._backups.ready:
+            return BACKUP_POLL
+        return max(0.0, self._last_request + BACKUP_REST - time.perf_counter())
+
+    def _back_up(self) -> None:
+        entry = self._cache.to_back_up(self._backups.limit) if self._backups else None
+        if self._backups is not None and entry is not None and entry.owner is not None:
+            self._backups.put(entry.owner, self._cache.back_up(entry))
 
     def _drop(self, waiting: Waiting) -> None:
         self._waiting.remove(waiting)
@@ -229,19 +270,23 @@ class Scheduler:
     def _prepare(self) -> None:
         """With nothing else to do: evaluate what the next keys in a document will need.
 
-        Then copy out, one at a turn, the cells that may soon have to go.
+        Then copy out, one at a turn, the cells that may soon have to go, or be lost in a crash.
         """
         if self._active:
             return
         if not self._prepare_next:
-            self._cache.save()
+            if self._cache.to_save() is not None:
+                self._cache.save()
+            elif self._until_backup() == 0:
+                self._back_up()
             return
         document, (request, current) = next(iter(self._prepare_next.items()))
         try:
             prompt = self._prompter.prepared(request, current)
         except MidspanError:
             prompt = None  # it was for later only; a key will be told
-        entry = None if prompt is None else self._cache.acquire(prompt.key, prompt.tokens)
+        acquire = self._cache.acquire
+        entry = None if prompt is None else acquire(prompt.key, prompt.tokens, document)
         if prompt is not None and entry is not None:
             warm = replace(request, max_tokens=0, deadline_ms=None)
             own = Waiting(next(self._own_ids), warm, time.perf_counter())
@@ -257,7 +302,7 @@ class Scheduler:
             self._emit(waiting.id, exc)
             return True
         key = prompt.key if request.document is not None else (None, waiting.id)
-        entry = self._cache.acquire(key, prompt.tokens)
+        entry = self._cache.acquire(key, prompt.tokens, request.document)
         if entry is None:
             return False
         self._prompter.remember(prompt)

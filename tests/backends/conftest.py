@@ -56,7 +56,7 @@ async def make_manager(
                 path = gguf_files.write(private_dirs / f"{name}.gguf")
                 models[name] = ModelSettings(path=str(path))
             settings = Settings(
-                ManagerSettings(memory_mb=memory_mb), CompletionSettings(names[0]), models
+                ManagerSettings(memory_mb=memory_mb), CompletionSettings(names[0]), models=models
             )
             options = {"command": FAKE_WORKER, "drain": 5.0, **workers}
             manager = Manager(settings, Remembered(private_dirs / "state"), Workers(**options))
