@@ -1,12 +1,13 @@
-"""JSON in, JSON out, and every error in one shape.
+"""JSON in, JSON out, and every error in the shape of the API that was asked.
 
 Rule: answers are compact JSON (llama.vim looks for `"content":` with no space), errors are
-`{"error": {"code", "kind", "type", "message"}}`, where `kind` is the class of `backends.errors`.
-Must not know any endpoint.
+`{"error": {"code", "kind", "type", "message"}}`, where `kind` is the class of `backends.errors`;
+under `/v1` they are OpenAI's or Anthropic's, with that `kind` in them. Must not know any endpoint.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ _TYPES = {
     422: "invalid_request_error",
     503: "unavailable_error",
 }
+
+_ANTHROPIC_TYPES = _TYPES | {413: "request_too_large", 503: "overloaded_error"}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,23 +61,56 @@ def error_body(error: MidspanError) -> dict[str, object]:
     }
 
 
-def error_response(error: MidspanError) -> Response:
-    """Return the answer for `error`."""
-    response = json_response(error_body(error), error.http_status)
+def openai_error(error: MidspanError) -> dict[str, object]:
+    """Return `error` as OpenAI's API has it; its `code` is our kind."""
+    return {
+        "error": {
+            "message": str(error),
+            "type": _TYPES.get(error.http_status, "server_error"),
+            "param": None,
+            "code": error.kind,
+            "kind": error.kind,
+        }
+    }
+
+
+def anthropic_error(error: MidspanError) -> dict[str, object]:
+    """Return `error` as Anthropic's API has it, with our kind."""
+    kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")
+    said = {"type": kind, "message": str(error), "kind": error.kind}
+    return {"type": "error", "error": said, "request_id": None}
+
+
+# Path → shape; the first row that begins it counts.
+_SHAPES: tuple[tuple[str, Callable[[MidspanError], dict[str, object]]], ...] = (
+    ("/v1/messages", anthropic_error),
+    ("/v1/", openai_error),
+    ("", error_body),
+)
+
+
+def error_response(error: MidspanError, path: str) -> Response:
+    """Return the answer for `error` of a request for `path`."""
+    shape = next(shape for prefix, shape in _SHAPES if path.startswith(prefix))
+    response = json_response(shape(error), error.http_status)
     if error.http_status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if error.http_status < 500:
+        # The official clients repeat a 409 otherwise, and wait in between.
+        response.headers["X-Should-Retry"] = "false"
     return response
 
 
 async def on_error(request: Request, error: Exception) -> Response:
     """Turn whatever an endpoint raised into an answer."""
+    path = request.url.path
     if isinstance(error, MidspanError):
-        return error_response(error)
+        return error_response(error, path)
     if isinstance(error, HTTPException):
         kind = {404: "not_found", 405: "method"}.get(error.status_code, "error")
-        message = f"{error.detail}: {request.method} {request.url.path}"
-        return error_response(Refusal(error.status_code, kind, message))
-    return error_response(MidspanError("The backend manager failed; its log says more."))
+        message = f"{error.detail}: {request.method} {path}"
+        return error_response(Refusal(error.status_code, kind, message), path)
+    return error_response(MidspanError("The backend manager failed; its log says more."), path)
 
 
 async def read_object(request: Request) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The gate in front of every HTTP request.
 
 Rule: a request passes only with a Host header that is exactly ours (a web page that rebinds its
-name to 127.0.0.1 has another), no Origin or ours, the bearer token, and for a POST a JSON body of
-limited size. No CORS header is ever sent. Pure ASGI; must not know what lies behind it.
+name to 127.0.0.1 has another), no Origin or ours, the token (as bearer or, as Anthropic's API has
+it, in `x-api-key`), and for a POST a JSON body of limited size. No CORS header is ever sent. Pure
+ASGI; must not know what lies behind it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Guard:
         self._app = app
         self._hosts = address.hosts
         self._origins = frozenset(b"http://" + host for host in address.hosts)
-        self._authorization = b"Bearer " + address.token.encode()
+        token = address.token.encode()
+        self._secrets = {b"authorization": b"Bearer " + token, b"x-api-key": token}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with a body that is cut off at the limit."""
@@ -54,7 +56,7 @@ class Guard:
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} here")  # closes the connection
         if (refusal := self._refusal(scope)) is not None:
-            await error_response(refusal)(scope, receive, send)
+            await error_response(refusal, scope["path"])(scope, receive, send)
             return
         await self._app(scope, _limited(receive), send)
 
@@ -67,8 +69,7 @@ class Guard:
             return _HOST
         if not self._origins.issuperset(headers.get(b"origin", [])):
             return _ORIGIN
-        given = headers.get(b"authorization", [b""])
-        if len(given) != 1 or not hmac.compare_digest(given[0], self._authorization):
+        if not self._has_token(headers):
             return _TOKEN
         if scope["method"] == "POST":
             media = b",".join(headers.get(b"content-type", [])).split(b";")[0].strip().lower()
@@ -78,6 +79,12 @@ class Guard:
         if not length.isdigit() or int(length) > MAX_BODY:
             return _SIZE
         return None
+
+    def _has_token(self, headers: dict[bytes, list[bytes]]) -> bool:
+        """Whether the token is given at least once, and nothing else in its place."""
+        given = [(name, value) for name in self._secrets for value in headers.get(name, [])]
+        right = [hmac.compare_digest(value, self._secrets[name]) for name, value in given]
+        return len({name for name, _ in given}) == len(given) > 0 and all(right)
 
 
 def _limited(receive: Receive) -> Receive:

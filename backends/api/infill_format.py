@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.api.fields import Number, number, strings, typed
 from backends.backend import (
     Chunk,
     ContextChunk,
@@ -44,15 +45,6 @@ MAX_EXTRA = 256
 MAX_MS = 3_600_000.0
 DEFAULT_TOKENS = 128
 DEFAULT_PROMPT_MS = 1000.0  # of the deadline, where only the time to predict is given
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A numeric field: its type and the limits it is clamped to."""
-
-    kind: type[int] | type[float]
-    least: float
-    most: float
 
 
 NUMBERS: Mapping[str, Number] = {
@@ -86,10 +78,10 @@ class InfillCall:
 
 def parse(body: Mapping[str, Any]) -> InfillCall:
     """Return the call that `body` describes. Raises BadRequest."""
-    numbers = {name: _number(body, name, spec) for name, spec in NUMBERS.items()}
-    texts = {name: _typed(body, name, str, "a string") for name in TEXTS}
-    flags = {name: _typed(body, name, bool, "true or false") for name in FLAGS}
-    lists = {name: _strings(body, name) for name in LISTS}
+    numbers = {name: number(body, name, spec) for name, spec in NUMBERS.items()}
+    texts = {name: typed(body, name, str, "a string") for name in TEXTS}
+    flags = {name: typed(body, name, bool, "true or false") for name in FLAGS}
+    lists = {name: strings(body, name) for name in LISTS}
     stops = tuple(stop for stop in lists["stop"] if stop)
     if len(stops) > MAX_STOPS or any(len(stop) > MAX_STOP_LENGTH for stop in stops):
         raise BadRequest(f"'stop' may hold {MAX_STOPS} strings of {MAX_STOP_LENGTH} characters.")
@@ -116,34 +108,6 @@ def parse(body: Mapping[str, Any]) -> InfillCall:
         response_fields=lists["response_fields"],
         return_tokens=bool(flags["return_tokens"]),
     )
-
-
-def _number(body: Mapping[str, Any], name: str, spec: Number) -> float | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRequest(f"{name!r} must be a number.")
-    if spec.kind is int and not whole:
-        raise BadRequest(f"{name!r} must be a whole number.")
-    return spec.kind(max(spec.least, min(spec.most, value)))
-
-
-def _typed(body: Mapping[str, Any], name: str, kind: type, called: str) -> Any:
-    value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise BadRequest(f"{name!r} must be {called}.")
-    return value
-
-
-def _strings(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = body.get(name)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise BadRequest(f"{name!r} must be a list of strings.")
-    return tuple(value)
 
 
 def _extra(body: Mapping[str, Any]) -> tuple[ContextChunk, ...]:
