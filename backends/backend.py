@@ -6,7 +6,7 @@ seam (HTTP API, manager, worker, tests) can share them. Must not know HTTP, LSP 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Protocol
@@ -199,21 +199,42 @@ class Capabilities:
 
 
 class Backend(Protocol):
-    """What the manager routes to."""
+    """What the manager routes to: a worker, a server that it started, or an engine elsewhere."""
 
     @property
     def capabilities(self) -> Capabilities:
         """What this backend can do; fixed once it is ready."""
         ...
 
-    def infill(self, request: InfillRequest) -> AsyncIterator[Chunk]:
+    @property
+    def description(self) -> str:
+        """What it runs, for people: model, engine, version, address. Never a key."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process on this machine that it runs in; None for an engine elsewhere."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of this machine that it takes at most; 0 for an engine elsewhere."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        ...
+
+    def infill(self, request: InfillRequest) -> AsyncGenerator[Chunk, None]:
         """Stream the text between prefix and suffix; the last chunk has `finish_reason`.
 
-        Closing the iterator cancels the generation. Raises `backends.errors.BackendError`.
+        Closing the iterator cancels the generation. Raises `backends.errors.BackendError`, and
+        `NoFim` where the model cannot.
         """
         ...
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[Chunk]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Stream the answer to a conversation, as `infill` does.
 
         Raises `backends.errors.Unsupported` where the model cannot.
@@ -222,6 +243,10 @@ class Backend(Protocol):
 
     async def health(self) -> None:
         """Return if the backend answers; raise `backends.errors.BackendError` if it does not."""
+        ...
+
+    async def drain(self, limit: float) -> None:
+        """Let requests under way finish for `limit` seconds, then cancel them."""
         ...
 
     async def close(self) -> None:

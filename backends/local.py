@@ -146,6 +146,16 @@ class LocalBackend:
         return self._loaded.result()
 
     @property
+    def description(self) -> str:
+        """Architecture, quantisation and engine of the loaded model."""
+        return self.loaded.description
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of weights, KV cells and their snapshots."""
+        return self.loaded.model_bytes + self.loaded.cache_bytes
+
+    @property
     def pid(self) -> int:
         """The worker's process id."""
         return self._process.pid
