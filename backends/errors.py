@@ -12,7 +12,15 @@
     └── BackendError          the backend failed (503)
         ├── LoadFailed        the model could not be loaded
         ├── WorkerDied        the worker process ended while it was needed
-        └── WorkerTimeout     the worker does not answer
+        ├── WorkerTimeout     the worker does not answer
+        └── RemoteError       the engine at an endpoint failed
+            ├── RemoteUnreachable    no connection
+            ├── RemoteTimeout        a connection, but no answer in time
+            ├── RemoteUnauthorized   the key is missing or wrong
+            ├── RemoteRateLimited    too many requests; it says when to come back
+            ├── RemoteRefused        it refuses this request, or sends elsewhere
+            ├── RemoteFailed         it failed, by its own account
+            └── RemoteProtocolError  what it sent is no answer
 
 Rule: vendor errors become one of these at the boundary (`raise X from exc`); cancellation is never
 wrapped. Each class has a stable `kind`, which travels over the wire and becomes a class again.
@@ -107,6 +115,58 @@ class WorkerTimeout(BackendError):
     """The worker does not answer."""
 
     kind = "worker_timeout"
+
+
+class RemoteError(BackendError):
+    """The engine at an endpoint failed."""
+
+    kind = "remote"
+
+
+class RemoteUnreachable(RemoteError):
+    """There is no connection to the endpoint."""
+
+    kind = "remote_unreachable"
+
+
+class RemoteTimeout(RemoteError):
+    """The endpoint was reached and did not answer in time."""
+
+    kind = "remote_timeout"
+
+
+class RemoteUnauthorized(RemoteError):
+    """The endpoint wants a key, or another one. Not to be repeated."""
+
+    kind = "remote_unauthorized"
+
+
+class RemoteRateLimited(RemoteError):
+    """The endpoint has had too many requests; `retry_after` is in seconds, None if it says none."""
+
+    kind = "remote_rate_limited"
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RemoteRefused(RemoteError):
+    """The endpoint refuses this request, or sends it elsewhere. Not to be repeated."""
+
+    kind = "remote_refused"
+
+
+class RemoteFailed(RemoteError):
+    """The endpoint failed, by its own account."""
+
+    kind = "remote_failed"
+
+
+class RemoteProtocolError(RemoteError):
+    """What the endpoint sent is no answer: cut short, not text, or something else altogether."""
+
+    kind = "remote_protocol"
 
 
 def _tree(root: type[MidspanError]) -> dict[str, type[MidspanError]]:
