@@ -24,6 +24,7 @@ MAX_TENSORS: Final = 262_144
 MAX_NAME: Final = 65_535  # bytes of a key or a tensor's name
 MAX_STRING: Final = 16 * 1024 * 1024  # bytes; chat templates are the long ones
 MAX_ARRAY: Final = 16 * 1024 * 1024  # elements; the largest vocabularies have 262,144
+MAX_KEPT_ARRAY: Final = 1024  # elements; arrays with a number for each layer, no vocabularies
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 1024 * 1024
 DEFAULT_ALIGNMENT: Final = 32
@@ -80,6 +81,7 @@ TENSOR_TYPES: Final = {
     39: (32, 17),
     40: (64, 36),
     41: (128, 18),
+    42: (64, 18),
 }
 
 # Token types that never come out of plain text: control, and what some files call user-defined.
@@ -95,9 +97,13 @@ class GGUFHeader:
     version: int
     tensor_count: int
     file_bytes: int
-    metadata: dict[str, Value] = field(repr=False)  # scalars and strings; arrays are left out
+    metadata: dict[str, Value] = field(repr=False)  # scalars and strings
     control_tokens: dict[str, int] = field(repr=False)  # text → id
     vocabulary_size: int = 0
+    # Short arrays of numbers: what differs from layer to layer. Others are left out.
+    arrays: dict[str, tuple[int | float | bool, ...]] = field(default_factory=dict, repr=False)
+    type_bytes: dict[int, int] = field(default_factory=dict, repr=False)  # by tensor type
+    parameters: int = 0  # elements of all tensors
 
     @property
     def architecture(self) -> str:
@@ -119,26 +125,6 @@ class GGUFHeader:
     def context_length(self) -> int:
         """Tokens the model was trained for."""
         return self._own("context_length")
-
-    @property
-    def block_count(self) -> int:
-        """Layers."""
-        return self._own("block_count")
-
-    @property
-    def embedding_length(self) -> int:
-        """Width of the hidden state."""
-        return self._own("embedding_length")
-
-    @property
-    def head_count(self) -> int:
-        """Attention heads."""
-        return self._own("attention.head_count")
-
-    @property
-    def kv_head_count(self) -> int:
-        """Key and value heads; as many as heads where the header is silent."""
-        return self._own("attention.head_count_kv") or self.head_count
 
     def _own(self, key: str) -> int:
         value = self.metadata.get(f"{self.architecture}.{key}", 0)
@@ -180,7 +166,7 @@ def parse(data: bytes | mmap.mmap) -> GGUFHeader:
             vocabulary.take(key, reader)
         else:
             metadata[key] = reader.value(kind, key)
-    _check_tensors(reader, tensor_count, _alignment(metadata))
+    weights = _check_tensors(reader, tensor_count, _alignment(metadata))
     return GGUFHeader(
         version=version,
         tensor_count=tensor_count,
@@ -188,6 +174,9 @@ def parse(data: bytes | mmap.mmap) -> GGUFHeader:
         metadata=metadata,
         control_tokens=vocabulary.control_tokens(reader),
         vocabulary_size=len(vocabulary.offsets),
+        arrays=vocabulary.arrays,
+        type_bytes=weights.type_bytes,
+        parameters=weights.elements,
     )
 
 
@@ -259,9 +248,10 @@ class _Reader:
 
 
 class _Vocabulary:
-    """Picks the tokens' places and types out of the arrays as they pass."""
+    """Picks the tokens' places and types out of the arrays as they pass, and short ones whole."""
 
     def __init__(self) -> None:
+        self.arrays: dict[str, tuple[int | float | bool, ...]] = {}
         self.offsets: array[int] = array("Q")
         self.types: bytes = b""
 
@@ -281,6 +271,9 @@ class _Vocabulary:
         reader.skip(n * SCALARS[kind].size)
         if key == "tokenizer.ggml.token_type" and SCALARS[kind].size == 4:
             self.types = bytes(reader.data[start : reader.at])
+        elif n <= MAX_KEPT_ARRAY:
+            values = struct.unpack_from(f"<{n}{SCALARS[kind].format[-1]}", reader.data, start)
+            self.arrays[key] = values
 
     def control_tokens(self, reader: _Reader) -> dict[str, int]:
         """Return text → id of the control tokens; only their texts are decoded."""
@@ -319,8 +312,17 @@ def _alignment(metadata: dict[str, Value]) -> int:
     return value
 
 
-def _check_tensors(reader: _Reader, n: int, alignment: int) -> None:
+@dataclass(slots=True)
+class _Weights:
+    """What the tensors add up to."""
+
+    type_bytes: dict[int, int] = field(default_factory=dict)
+    elements: int = 0
+
+
+def _check_tensors(reader: _Reader, n: int, alignment: int) -> _Weights:
     """Check that every tensor lies inside the file and none shares a name."""
+    weights = _Weights()
     ends: list[tuple[str, int]] = []
     names: set[str] = set()
     for _ in range(n):
@@ -328,7 +330,7 @@ def _check_tensors(reader: _Reader, n: int, alignment: int) -> None:
         if name in names:
             raise ModelFileError(f"the file is corrupt: two tensors are named {name!r}.")
         names.add(name)
-        size = _tensor_bytes(reader, name)
+        size = _tensor_bytes(reader, name, weights)
         offset = reader.u64()
         if offset % alignment:
             raise ModelFileError(f"the file is corrupt: tensor {name!r} is not aligned.")
@@ -340,9 +342,10 @@ def _check_tensors(reader: _Reader, n: int, alignment: int) -> None:
                 f"the file is truncated or corrupt: tensor {name!r} ends at byte "
                 f"{data_start + end}, the file at {reader.size}."
             )
+    return weights
 
 
-def _tensor_bytes(reader: _Reader, name: str) -> int:
+def _tensor_bytes(reader: _Reader, name: str, weights: _Weights) -> int:
     dimensions = reader.u32()
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise ModelFileError(
@@ -358,4 +361,7 @@ def _tensor_bytes(reader: _Reader, name: str) -> int:
         elements *= length  # Python integers do not wrap around
     if elements == 0 or shape[0] % block:
         raise ModelFileError(f"the file is corrupt: tensor {name!r} has the shape {shape}.")
-    return elements // block * block_bytes
+    size = elements // block * block_bytes
+    weights.elements += elements
+    weights.type_bytes[kind] = weights.type_bytes.get(kind, 0) + size
+    return size

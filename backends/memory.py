@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backends import cache_spec
+from backends.cache_spec import ModelCacheSpec
+from backends.errors import MidspanError
 from backends.gguf_header import GGUFHeader
 from backends.lifecycle import Room
 
@@ -87,14 +90,16 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
     return max(0, int(most) - max(0, used - inactive))
 
 
-def expected(header: GGUFHeader, context_length: int) -> int:
+def expected(header: GGUFHeader, context_length: int, kv_type: str = "") -> int:
     """Return the bytes that a file's model will take: weights, KV cells and their snapshots.
 
-    `context_length` is the user's wish, 0 for none.
+    `context_length` and `kv_type` are the user's wishes, 0 and "" for none. A file that does not
+    say what it caches, or a type that it cannot have, is the load's to refuse: its cells are none.
     """
-    per_cell = cell_bytes(
-        header.block_count, header.kv_head_count, header.head_count, header.embedding_length
-    )
+    try:
+        per_cell = cell_bytes(cache_spec.from_gguf(header), kv_type)
+    except MidspanError:
+        return header.file_bytes
     cache = per_cell * cells(per_cell, context(context_length, header.context_length))
     return header.file_bytes + cache + snapshot_bytes(cache)
 
@@ -109,9 +114,12 @@ def context(wish: int, trained: int) -> int:
     return min(wish or trained, trained, MAX_CONTEXT)
 
 
-def cell_bytes(layers: int, kv_heads: int, heads: int, width: int) -> int:
-    """Return the bytes of one KV cell: K and V of every layer, 16 bits each."""
-    return max(2 * 2 * layers * kv_heads * (width // max(heads, 1)), 1)
+def cell_bytes(spec: ModelCacheSpec, kv_type: str = "", *, latent: bool = True) -> int:
+    """Return the bytes of one KV cell: K and V of every layer, at least 1.
+
+    Raises BadRequest for a type of cells there is not, Unsupported where the model's don't fit it.
+    """
+    return max(spec.token_bytes(kv_type, latent=latent), 1)
 
 
 def cells(per_cell: int, per_sequence: int) -> int:

@@ -17,22 +17,26 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
+import msgspec
 import numpy as np
 
-from backends import memory
+from backends import cache_spec, engine_settings, gguf_header, hardware, memory
+from backends.cache_spec import ModelCacheSpec
+from backends.config import ModelSettings
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, VocabInfo
-from backends.errors import BackendError, LoadFailed
+from backends.errors import BackendError, LoadFailed, MidspanError, Unsupported
 from backends.frames import Load
 from fim.prompt import apart
 
 logger = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 32
-BATCH = 512  # tokens of one forward pass
+BATCH = 512  # tokens of one forward pass, unless the user wants another number
 MICRO_BATCH = 128  # small enough that an abort loses little, large enough for full speed
 NARROW_BATCH = 16  # tokens; a draft to verify, or the next token of several documents
 SMALL_MODEL_BYTES = 64 * 1024 * 1024
@@ -44,60 +48,123 @@ _FIM_TOKENS = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
 _ABORTED = 2
 _NO_SLOT = 1
 
+_KV_TYPES = {
+    "f16": llama.GGML_TYPE_F16,
+    "f32": llama.GGML_TYPE_F32,
+    "q8_0": llama.GGML_TYPE_Q8_0,
+    "q4_0": llama.GGML_TYPE_Q4_0,
+}
+# (mmap, mlock) → load mode. AUTO maps the file wherever the device can read it so.
+_LOAD_MODES = {
+    (True, False): llama.LLAMA_LOAD_MODE_AUTO,
+    (True, True): llama.LLAMA_LOAD_MODE_MMAP_MLOCK,
+    (False, False): llama.LLAMA_LOAD_MODE_NONE,
+    (False, True): llama.LLAMA_LOAD_MODE_MLOCK,
+}
+_LEVEL_WARNING = 3  # ggml.h: GGML_LOG_LEVEL_WARN
+_LEVEL_ERROR = 4
+
 
 class _Log:
-    """llama.cpp's own log: to debug, with the last error kept for messages to the user."""
+    """llama.cpp's own log: to debug, with the last error kept for messages to the user.
+
+    Its account of the model, the devices and the memory is passed on where `verbose`.
+    """
 
     def __init__(self) -> None:
         self.last_error = ""
+        self.verbose = False
         self.callback = llama.llama_log_callback(self._line)
 
     def _line(self, level: int, text: bytes, _data: object) -> None:
         line = text.decode("utf-8", "replace").strip()
-        if level == 4 and line:  # GGML_LOG_LEVEL_ERROR
+        if level == _LEVEL_ERROR and line:
             self.last_error = line
-        logger.debug("llama.cpp: %s", line)
+        if line and (self.verbose or level in (_LEVEL_WARNING, _LEVEL_ERROR)):
+            logger.debug("llama.cpp: %s", line)
 
 
 _log = _Log()
 
 
 def load(request: Load) -> LlamaCppModel:
-    """Load a GGUF. Raises LoadFailed with llama.cpp's own reason."""
+    """Load a GGUF. Raises LoadFailed with llama.cpp's own reason, Unsupported, BadRequest."""
+    device = hardware.wished_device(request.settings.device)
+    request = msgspec.structs.replace(request, settings=replace(request.settings, device=device))
+    engine_settings.check("llama-cpp", request.settings)
     llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
+    _log.verbose = request.settings.verbose
     llama.llama_backend_init()
-    params = llama.llama_model_default_params()
-    params.n_gpu_layers = request.settings.gpu_layers
-    params.use_extra_bufts = not request.safe_mode
+    params = model_params(request.settings, safe_mode=request.safe_mode)
     _log.last_error = ""
     started = time.perf_counter()
     model = llama.llama_model_load_from_file(os.fsencode(request.path), params)
     if not model:
         raise LoadFailed(f"{Path(request.path).name}: {_log.last_error or 'llama.cpp refused it'}")
     try:
-        context, cells = _context(model, request)
-    except LoadFailed:
+        spec = _cache_spec(model, Path(request.path))
+        context, cells = _context(model, spec, request)
+    except MidspanError:
         llama.llama_model_free(model)
         raise
     logger.info("loaded %s in %.0f ms", request.name, (time.perf_counter() - started) * 1000)
-    return LlamaCppModel(model, context, cells, request)
+    return LlamaCppModel(model, context, cells, spec, request)
 
 
-def _context(model: Any, request: Load) -> tuple[Any, int]:
-    trained = llama.llama_model_n_ctx_train(model)
-    cells = memory.cells(
-        _cell_bytes(model), memory.context(request.settings.context_length, trained)
-    )
+def model_params(settings: ModelSettings, *, safe_mode: bool) -> Any:
+    """Return how llama.cpp is to load weights. Raises Unsupported for a device it cannot use."""
+    params = llama.llama_model_default_params()
+    params.use_extra_bufts = not safe_mode
+    params.load_mode = _LOAD_MODES[settings.mmap, settings.mlock]
+    if settings.mlock and not llama.llama_supports_mlock():
+        raise Unsupported("mlock = true: llama.cpp cannot lock memory on this system.")
+    kind, _, index = settings.device.partition(":")
+    offload = bool(llama.llama_supports_gpu_offload())
+    if kind != "cpu" and (kind or settings.gpu_layers) and not offload:
+        wish = f"device = {settings.device}" if kind else f"gpu_layers = {settings.gpu_layers}"
+        raise Unsupported(
+            f"{wish}: this build of llama-cpp-python computes on the CPU alone. Install one that "
+            "was built for the GPU, or remove the setting."
+        )
+    if kind and kind != "cpu":
+        hardware.require(settings.device)
+    if index:
+        params.main_gpu = int(index)
+        params.split_mode = llama.LLAMA_SPLIT_MODE_NONE
+    if kind == "cpu" or not offload:
+        params.n_gpu_layers = 0
+    else:
+        params.n_gpu_layers = settings.gpu_layers or (-1 if kind else 0)
+    return params
+
+
+def context_params(settings: ModelSettings, cells: int) -> Any:
+    """Return how a context of `cells` KV cells is to be made."""
     params = llama.llama_context_default_params()
     params.n_ctx = cells
-    params.n_batch = BATCH
-    params.n_ubatch = MICRO_BATCH
+    params.n_batch = settings.batch or BATCH
+    params.n_ubatch = min(MICRO_BATCH, params.n_batch)
     params.n_seq_max = MAX_SEQUENCES
     params.kv_unified = True
-    params.n_threads, params.n_threads_batch = _threads(model, request)
+    # Cells behind a layer's window are kept: a sequence could not be cut back without them.
+    params.swa_full = True
     params.no_perf = True
     # The fused kernel skips masked cells, so other documents' cells cost a sequence little.
     params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.type_k = params.type_v = _KV_TYPES[settings.kv_type or cache_spec.DEFAULT_KV_TYPE]
+    on_device = settings.device.partition(":")[0] != "cpu"
+    params.offload_kqv = on_device and not settings.low_vram
+    params.op_offload = on_device
+    return params
+
+
+def _context(model: Any, spec: ModelCacheSpec, request: Load) -> tuple[Any, int]:
+    settings = request.settings
+    trained = llama.llama_model_n_ctx_train(model)
+    per_cell = memory.cell_bytes(spec, settings.kv_type)
+    cells = memory.cells(per_cell, memory.context(settings.context_length, trained))
+    params = context_params(settings, cells)
+    params.n_threads, params.n_threads_batch = _threads(model, request)
     context = llama.llama_init_from_model(model, params)
     if not context:
         raise LoadFailed(
@@ -106,13 +173,30 @@ def _context(model: Any, request: Load) -> tuple[Any, int]:
     return context, cells
 
 
-def _cell_bytes(model: Any) -> int:
-    return memory.cell_bytes(
-        llama.llama_model_n_layer(model),
-        llama.llama_model_n_head_kv(model),
-        llama.llama_model_n_head(model),
-        llama.llama_model_n_embd(model),
-    )
+def _cache_spec(model: Any, path: Path) -> ModelCacheSpec:
+    """Return what the loaded model caches, by its own metadata.
+
+    The runtime keeps no arrays: where numbers may differ by layer, the file is asked.
+    """
+    metadata = _scalars(model)
+    architecture = metadata.get("general.architecture", "")
+    plain = f"{architecture}.attention.head_count_kv" in metadata
+    if not plain or f"{architecture}.attention.sliding_window" in metadata:
+        return cache_spec.from_gguf(gguf_header.read(path))
+    return cache_spec.from_metadata(metadata)
+
+
+def _scalars(model: Any) -> dict[str, int | str]:
+    """Return the metadata that the runtime holds, whole numbers as such."""
+    buffer = ctypes.create_string_buffer(256)
+    found: dict[str, int | str] = {}
+    for index in range(llama.llama_model_meta_count(model)):
+        llama.llama_model_meta_key_by_index(model, index, buffer, len(buffer))
+        key = buffer.value.decode("utf-8", "replace")
+        llama.llama_model_meta_val_str_by_index(model, index, buffer, len(buffer))
+        value = buffer.value.decode("utf-8", "replace")
+        found[key] = int(value) if value.isascii() and value.isdigit() else value
+    return found
 
 
 def _threads(model: Any, request: Load) -> tuple[int, int]:
@@ -120,23 +204,20 @@ def _threads(model: Any, request: Load) -> tuple[int, int]:
 
     A small model's step is over before a second thread is awake.
     """
-    threads = request.settings.threads or _cores()
+    threads = request.settings.threads or hardware.usable_cores()
     small = llama.llama_model_size(model) < SMALL_MODEL_BYTES
     return 1 if small else threads, threads
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class LlamaCppModel:
     """A `TokenModel` over one llama.cpp context."""
 
     max_sequences = MAX_SEQUENCES
-    max_batch = BATCH
     can_steer = False
 
-    def __init__(self, model: Any, context: Any, cells: int, request: Load) -> None:
+    def __init__(
+        self, model: Any, context: Any, cells: int, spec: ModelCacheSpec, request: Load
+    ) -> None:
         self._model = model
         self._context = context
         self._memory = llama.llama_get_memory(context)
@@ -144,7 +225,9 @@ class LlamaCppModel:
         trained = llama.llama_model_n_ctx_train(model)
         self.context_length = min(memory.context(request.settings.context_length, trained), cells)
         self.cache_cells = cells
-        self.cache_bytes = cells * _cell_bytes(model)
+        self.cache_spec = spec
+        self.cache_bytes = cells * memory.cell_bytes(spec, request.settings.kv_type)
+        self.max_batch = int(llama.llama_n_batch(context))
         self.model_bytes = int(llama.llama_model_size(model))
         self.can_rewind = not (
             llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
@@ -156,7 +239,7 @@ class LlamaCppModel:
         self.vocab = self._vocab_info()
         self._find_quirks()
         self.description = self._describe(request)
-        self._batch = llama.llama_batch_init(BATCH, 0, 1)
+        self._batch = llama.llama_batch_init(self.max_batch, 0, 1)
         self._abort: Callable[[], bool] = lambda: False
         # Kept as an attribute: llama.cpp holds only the bare pointer.
         self._abort_callback = llama.ggml_abort_callback(lambda _data: self._abort())

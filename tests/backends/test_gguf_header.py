@@ -24,11 +24,24 @@ def test_read_returns_what_the_header_says(tmp_path: Path) -> None:
         "Qwen2.5-Coder-0.5B",
         7,
     )
-    assert (header.context_length, header.block_count) == (2048, 6)
-    assert (header.head_count, header.kv_head_count) == (4, 1)
+    assert header.context_length == 2048
+    assert header.metadata["qwen2.attention.head_count_kv"] == 1
+    assert header.parameters == 2 * 4 * 8
+    assert header.type_bytes == {0: 256}
     assert header.vocabulary_size == 6
     assert header.control_tokens == {text: i for i, text in enumerate(files.FIM_TOKENS)}
     assert header.tensor_count == 2
+
+
+def test_read_keeps_short_arrays_of_numbers(tmp_path: Path) -> None:
+    values = [
+        files.values()[0],
+        files.i32s_value("qwen2.attention.head_count_kv", [1, 0, -1]),
+        files.i32s_value("long", range(gguf_header.MAX_KEPT_ARRAY + 1)),
+        files.strings_value("texts", ["a"]),
+    ]
+    header = gguf_header.read(files.write(tmp_path / "m.gguf", gguf(values, [], b"")))
+    assert header.arrays == {"qwen2.attention.head_count_kv": (1, 0, -1)}
 
 
 def test_tensor_types_agree_with_ggml() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from backends import gguf_header, memory
+from backends.cache_spec import CachedLayer, ModelCacheSpec
 from backends.lifecycle import Room
 from tests.backends import gguf_files
 
@@ -72,11 +73,14 @@ def test_available_is_something() -> None:
 
 
 def test_cells_fill_the_cache_but_hold_one_context_at_least() -> None:
-    # Qwen2.5-Coder 0.5B: 24 layers, 2 of 14 heads, width 896: 12,288 bytes a cell.
-    assert memory.cell_bytes(24, 2, 14, 896) == 12_288
+    # Qwen2.5-Coder 0.5B: 24 layers, 2 KV heads of 64: 12,288 bytes a cell.
+    qwen = ModelCacheSpec("qwen2", (CachedLayer(2, 64, 64),) * 24)
+    assert memory.cell_bytes(qwen) == 12_288
+    assert memory.cell_bytes(qwen, "q8_0") == 12_288 * 34 // 64
     assert memory.cells(12_288, 8192) == 32_768
     # Of 32 layers with 32 heads of 128: 512 KiB a cell.
-    assert memory.cells(memory.cell_bytes(32, 32, 32, 4096), 8192) == 8192
+    large = ModelCacheSpec("llama", (CachedLayer(32, 128, 128),) * 32)
+    assert memory.cells(memory.cell_bytes(large), 8192) == 8192
     assert memory.cells(1 << 40, 100) == 256
 
 
@@ -87,14 +91,17 @@ def test_expected_of_a_header_that_says_nothing_is_its_file(tmp_path: Path) -> N
 
 
 @pytest.mark.engine
-def test_expected_is_what_the_engine_takes(tiny_model: Path) -> None:
+@pytest.mark.parametrize("kv_type", ["", "q8_0", "q4_0"])
+def test_expected_is_what_the_engine_takes(tiny_model: Path, kv_type: str) -> None:
     from backends import engines
+    from backends.config import ModelSettings
     from backends.frames import Load
 
-    model = engines.load(Load("llama-cpp", str(tiny_model), "tiny"))
+    settings = ModelSettings(kv_type=kv_type)
+    model = engines.load(Load("llama-cpp", str(tiny_model), "tiny", settings))
     try:
         header = gguf_header.read(tiny_model)
-        cells = memory.expected(header, 0) - header.file_bytes
+        cells = memory.expected(header, 0, kv_type) - header.file_bytes
         assert cells == model.cache_bytes + memory.snapshot_bytes(model.cache_bytes)
         assert 0.5 * header.file_bytes < model.model_bytes <= header.file_bytes
     finally:
