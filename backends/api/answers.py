@@ -118,7 +118,7 @@ async def read_object(request: Request) -> dict[str, Any]:
     body = await request.body()
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Refusal(400, "bad_request", f"The body is not JSON: {exc}.") from exc
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.")

@@ -15,15 +15,21 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backends.api import management
+from backends.api import anthropic, management, openai
 from backends.api.answers import on_error
 from backends.api.guard import Address, Guard
 from backends.api.infill import infill
+from backends.api.sessions import Sessions
 from backends.errors import MidspanError
 from backends.manager import Manager
 
 ROUTES = (
     Route("/infill", infill, methods=["POST"]),
+    Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
+    Route("/v1/completions", openai.completions, methods=["POST"]),
+    Route("/v1/messages", anthropic.messages, methods=["POST"]),
+    Route("/v1/models", openai.models),
+    Route("/v1/models/{name}", openai.model),
     Route("/health", management.health),
     Route("/api/models/available", management.available),
     Route("/api/models/status", management.status),
@@ -93,5 +99,6 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.manager = manager
+    app.state.sessions = Sessions()
     app.state.stop = on_stop
     return app

@@ -21,6 +21,7 @@ from backends.api.answers import error_body, json_response, read_object, text_fi
 from backends.catalogue import Model
 from backends.errors import BackendError, BadRequest, MidspanError
 from backends.lifecycle import ModelState
+from backends.local import LocalBackend
 from backends.manager import Manager, failure
 
 PONG_WITHIN = 1.0  # seconds; a worker that hangs must not hold up the status
@@ -56,6 +57,7 @@ async def status(request: Request) -> Response:
             "models": await asyncio.gather(*(_state(manager, name) for name in names)),
             "current": manager.models.current,
             "target": manager.models.target,
+            "chat": manager.chats(),
             "in_flight": manager.in_flight,
             "memory": {
                 "taken": manager.models.taken,  # bytes, as those of the limits
@@ -122,7 +124,7 @@ def _manager(request: Request) -> Manager:
 def _row(manager: Manager, model: Model) -> Mapping[str, Any]:
     return {
         "name": model.name,
-        "path": str(model.path),
+        "path": "" if model.is_remote else str(model.path),
         "source": model.source.value,
         "state": manager.models.slot(model.name).state.value,
         **asdict(catalogue.facts(model)),
@@ -139,6 +141,7 @@ async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
         "reason": slot.reason,
         "restarts": slot.restarts,
         "safe_mode": slot.safe_mode,
+        "roles": _roles(manager, name),
         "standby": name in manager.models.standby,
         "memory_bytes": slot.size if backend else 0,
         "in_flight": backend.in_flight if backend else 0,
@@ -146,26 +149,49 @@ async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
         "rss": _rss(backend.pid) if backend else None,
     }
     if backend is not None:
-        loaded = backend.loaded
+        can = backend.capabilities
         row |= {
-            "description": loaded.description,
-            "family": loaded.capabilities.family,
-            "context_length": loaded.context_length,
-            "model_bytes": loaded.model_bytes,
-            "cache_bytes": loaded.cache_bytes,
-            "load_ms": loaded.load_ms,
+            "description": backend.description,
+            "family": can.family,
+            "context_length": can.context_length,
+            "fim": can.fim,
+            "no_fim_reason": can.no_fim_reason,
+            "chat": can.chat,
+            "no_chat_reason": can.no_chat_reason,
+            "tools": can.tools,
+            "steering": can.steering,
         }
-        with contextlib.suppress(MidspanError):  # it died just now, or hangs
-            pong = await backend.ping(PONG_WITHIN)
-            row |= {
-                "active": pong.active,
-                "generating": pong.generating,
-                "evaluated_tokens": pong.evaluated_tokens,
-            }
+    if isinstance(backend, LocalBackend):
+        row |= await _worker(backend)
     return row
 
 
-def _rss(pid: int) -> int | None:
+def _roles(manager: Manager, name: str) -> list[str]:
+    """Return what requests that name no model go to `name` for."""
+    roles = {"completion": manager.serving(), "chat": manager.chats()}
+    return [role for role, holder in roles.items() if holder == name]
+
+
+async def _worker(backend: LocalBackend) -> Mapping[str, Any]:
+    loaded = backend.loaded
+    row: dict[str, Any] = {
+        "model_bytes": loaded.model_bytes,
+        "cache_bytes": loaded.cache_bytes,
+        "load_ms": loaded.load_ms,
+    }
+    with contextlib.suppress(MidspanError):  # it died just now, or hangs
+        pong = await backend.ping(PONG_WITHIN)
+        row |= {
+            "active": pong.active,
+            "generating": pong.generating,
+            "evaluated_tokens": pong.evaluated_tokens,
+        }
+    return row
+
+
+def _rss(pid: int | None) -> int | None:
+    if pid is None:
+        return None
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
