@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from backends import frames
 from backends.decoding.snapshots import Snapshot, common_prefix
@@ -17,6 +18,28 @@ from backends.decoding.snapshots import Snapshot, common_prefix
 PART = 256 * 1024  # bytes: well under a millisecond in a pipe
 LARGEST = 1024**3  # bytes of a snapshot: who sends more is out of order
 BUSY_POLL = 0.01  # seconds
+
+
+@runtime_checkable
+class KeepsCells(Protocol):
+    """A backend whose cells can be taken out and given to another of the very same model."""
+
+    @property
+    def backups(self) -> list[frames.Snapshot]:
+        """What was cached of each document when it last rested, newest first."""
+        ...
+
+    async def unload(self, limit: int) -> list[frames.Snapshot]:
+        """End it; return what it had cached, up to `limit` bytes, most recently used first."""
+        ...
+
+    async def give(self, snapshots: Sequence[frames.Snapshot]) -> None:
+        """Take what `unload` or `backups` returned."""
+        ...
+
+    async def kill(self) -> None:
+        """End it at once."""
+        ...
 
 
 def parts(snapshot: Snapshot | frames.Snapshot, owner: str = "") -> Iterator[frames.Snapshot]:

@@ -1,8 +1,9 @@
 """Which models there are, and what can be said of each without loading it.
 
-Rule: names and paths from outside pass `check_name` and `check_file`, and nothing else decides
+Rule: names and paths from outside pass `check_name` and `check_path`, and nothing else decides
 what a model is called. Sources, first wins: the configuration, what the user added, the models
-folder, the starter model. Must not know workers or HTTP.
+folder, the starter model. A model is a GGUF file, a folder of safetensors, or an endpoint, which
+the configuration alone can name. Must not know workers or HTTP.
 """
 
 from __future__ import annotations
@@ -18,20 +19,35 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from backends import engines, gguf_header, paths, starter
+from backends import engines, gguf_header, model_folder, paths, starter
 from backends.config import ModelSettings, Settings
 from backends.engines import Engine
-from backends.errors import BadRequest, Conflict, EngineMissing, ModelFileError, UnknownModel
+from backends.errors import (
+    BadRequest,
+    Conflict,
+    EngineMissing,
+    MidspanError,
+    ModelFileError,
+    UnknownModel,
+    Unsupported,
+)
 from backends.frames import Load
 from backends.gguf_header import GGUFHeader
+from backends.model_folder import FolderHeader
 from backends.remembered import Remembered
 from fim import templates
 
 STARTER = "starter"
 SAMPLES = 16
 SAMPLE_BYTES = 4096
+FOLDER_FILES = ("config.json", "tokenizer.json", "*.safetensors")
+NO_CHAT_TEMPLATE = "It has no chat template."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}")
+
+
+Header = GGUFHeader | FolderHeader
 
 
 class Source(StrEnum):
@@ -45,25 +61,44 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model the manager could load."""
+    """A model the manager could load. `path` is empty where it is served elsewhere."""
 
     name: str
     path: Path
     source: Source
     settings: ModelSettings
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether an engine elsewhere serves it."""
+        return bool(self.settings.endpoint)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people; of an endpoint neither credentials nor query."""
+        if not self.is_remote:
+            return str(self.path)
+        url = urlsplit(self.settings.endpoint)
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a model's file. `problem` says why it cannot be used, if it cannot."""
+    """What is known of a model before it is loaded; of an endpoint's, what it can do is not.
+
+    `problem` says why it cannot be used, if it cannot.
+    """
 
     size_bytes: int = 0
-    engine: str = ""
+    engine: str = ""  # of an endpoint: what the configuration says that it is
+    endpoint: str = ""
     architecture: str = ""
     family: str = ""
     context_length: int = 0
-    fim: bool = False
+    fim: bool | None = None
     no_fim_reason: str = ""
+    chat: bool | None = None
+    no_chat_reason: str = ""
     problem: str = ""
 
 
@@ -101,15 +136,15 @@ class Catalogue:
         return wish or STARTER
 
     def add(self, path: str, name: str | None) -> Model:
-        """Check a file and keep it as a model, called after the file unless `name` says else.
+        """Check a file or folder and keep it as a model, called after it unless `name` says else.
 
         Raises ModelFileError, BadRequest for the name, Conflict where it is taken.
         """
-        file = check_file(path)
+        file = check_path(path)
         chosen = check_name(name if name is not None else _name_of(file))
         taken = self.models().get(chosen)
         if taken is not None and taken.path != file:
-            raise Conflict(f"{chosen!r} is already the name of {taken.path}; give another name.")
+            raise Conflict(f"{chosen!r} is already the name of {taken.place}; give another name.")
         if taken is None:
             self._remembered.add_model(chosen, file)
         return self.get(chosen)
@@ -123,14 +158,15 @@ class Catalogue:
 
     def _all(self) -> Iterator[Model]:
         for name, settings in self._settings.models.items():
-            path = Path(settings.path).expanduser()
+            path = Path() if settings.endpoint else Path(settings.path).expanduser()
             yield Model(name, path, Source.CONFIG, settings)
         for name, added in self._remembered.models.items():
             yield Model(name, Path(added), Source.ADDED, ModelSettings())
         folder = paths.models_dir()
         if folder.is_dir():
-            for file in sorted(folder.glob("*.gguf")):
-                yield Model(_name_of(file), file, Source.FOLDER, ModelSettings())
+            for path in sorted(folder.iterdir()):
+                if path.suffix == ".gguf" or (path / model_folder.CONFIG).is_file():
+                    yield Model(_name_of(path), path, Source.FOLDER, ModelSettings())
         yield Model(STARTER, starter.path(), Source.STARTER, ModelSettings())
 
 
@@ -143,30 +179,80 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_file(path: str) -> Path:
-    """Return the real path of a model file that can be trusted to native code.
+def check_path(path: str) -> Path:
+    """Return the real path of a model's file or folder that can be trusted to native code.
 
     Raises ModelFileError.
     """
+    if urlsplit(path).scheme in ("http", "https"):
+        raise ModelFileError(
+            f"{path} is an endpoint: only the configuration file can name one, as "
+            "[models.NAME] endpoint = …"
+        )
     if "\0" in path or not Path(path).expanduser().is_absolute():
         raise ModelFileError(f"{path!r} is not an absolute path.")
-    file = Path(path).expanduser().resolve()
-    engine_for(file)
-    read_header(file)
-    return file
+    found = Path(path).expanduser().resolve()
+    _engines_for(found)
+    read_header(found)
+    return found
 
 
-def engine_for(path: Path) -> Engine:
-    """Return the engine that runs files like `path`. Raises ModelFileError."""
-    for engine in engines.ENGINES.values():
-        if path.suffix.lower() in engine.suffixes:
-            return engine
-    known = " ".join(s for engine in engines.ENGINES.values() for s in engine.suffixes)
-    raise ModelFileError(f"{path} has no engine: files ending in {known} are supported.")
+def engine_for(model: Model) -> Engine:
+    """Return the engine that runs `model`: the one its settings name, or the first installed.
+
+    Raises ModelFileError, and Unsupported where the settings name one that can't.
+    """
+    fitting = _engines_for(model.path)
+    if chosen := model.settings.engine:
+        if chosen not in engines.ENGINES:
+            known = ", ".join(engines.ENGINES)
+            raise Unsupported(f"No engine is called {chosen!r}; there are {known}.")
+        if all(engine.name != chosen for engine in fitting):
+            able = " or ".join(engine.name for engine in fitting)
+            raise Unsupported(f"{chosen} does not run {model.path}; {able} does.")
+        return engines.ENGINES[chosen]
+    ready = (engine for engine in fitting if is_ready(engine, model.settings))
+    return next(ready, fitting[0])
 
 
-def read_header(path: Path) -> GGUFHeader:
-    """Return the header of a file that holds a whole model. Raises ModelFileError."""
+def is_ready(engine: Engine, settings: ModelSettings) -> bool:
+    """Return whether `engine` is there: a server where its program is given, others installed."""
+    if settings.binary:
+        return engine.is_server
+    return is_installed(engine)
+
+
+def missing(model: Model) -> str:
+    """Return what to install for `model`, whose engine is not there."""
+    chosen = engine_for(model)
+    others = [] if model.settings.engine else _engines_for(model.path)
+    extras = [f'"midspan[{engine.extra}]"' for engine in others if engine != chosen]
+    return " or ".join([engines.missing(chosen), *extras])
+
+
+def _engines_for(path: Path) -> list[Engine]:
+    kind = _kind(path)
+    fitting = [engine for engine in engines.ENGINES.values() if kind in engine.suffixes]
+    if not fitting:
+        known = sorted({s for engine in engines.ENGINES.values() for s in engine.suffixes})
+        raise ModelFileError(
+            f"{path} has no engine: files and folders of these kinds are supported: "
+            f"{' '.join(known)}."
+        )
+    return fitting
+
+
+def _kind(path: Path) -> str:
+    """Return the kind of a model's file or folder, as `Engine.suffixes` has it."""
+    if path.is_dir():
+        header = read_header(path)
+        assert isinstance(header, FolderHeader)
+        return header.format
+    return path.suffix.lower()
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a file or folder that holds a whole model. Raises ModelFileError."""
     header = _read_header(path, identity(path))
     if header.tensor_count == 0:
         raise ModelFileError(f"{path} holds a vocabulary and no weights.")
@@ -176,12 +262,12 @@ def read_header(path: Path) -> GGUFHeader:
 def load_message(model: Model, *, safe_mode: bool) -> Load:
     """Return the message that makes a worker load `model`, after checking all that can be.
 
-    Raises ModelFileError, EngineMissing.
+    Raises ModelFileError, EngineMissing, Unsupported.
     """
-    engine = engine_for(model.path)
+    engine = engine_for(model)
     read_header(model.path)
-    if not is_installed(engine):
-        raise EngineMissing(engines.missing(engine))
+    if not is_ready(engine, model.settings):
+        raise EngineMissing(missing(model))
     return Load(
         engine=engine.name,
         path=str(model.path),
@@ -193,27 +279,42 @@ def load_message(model: Model, *, safe_mode: bool) -> Load:
 
 def facts(model: Model) -> Facts:
     """Return what is known of `model`; reads its header, never raises for what is in it."""
+    if model.is_remote:
+        return Facts(engine=model.settings.profile, endpoint=model.place)
     try:
-        engine = engine_for(model.path)
+        engine = engine_for(model)
         header = read_header(model.path)
-    except ModelFileError as exc:
+    except MidspanError as exc:
         return Facts(problem=str(exc))
     template = templates.detect(
         header.control_tokens,
         architecture=header.architecture,
         name=templates.called(header.name, model.path),
     )
-    fim = not isinstance(template, templates.NoFim)
+    no_fim = template.reason if isinstance(template, templates.NoFim) else ""
+    chat = has_chat_template(header, model.settings)
     return Facts(
         size_bytes=header.file_bytes,
         engine=engine.name,
         architecture=header.architecture,
         family="" if isinstance(template, templates.NoFim) else template.family,
         context_length=header.context_length,
-        fim=fim,
-        no_fim_reason=template.reason if isinstance(template, templates.NoFim) else "",
-        problem="" if is_installed(engine) else engines.missing(engine),
+        fim=not no_fim,
+        no_fim_reason=no_fim,
+        chat=chat,
+        no_chat_reason="" if chat else NO_CHAT_TEMPLATE,
+        problem="" if is_ready(engine, model.settings) else missing(model),
     )
+
+
+def has_chat_template(header: Header, settings: ModelSettings) -> bool:
+    """Return whether a model says how to chat with it, or its settings do."""
+    own = (
+        header.chat_template
+        if isinstance(header, FolderHeader)
+        else header.metadata.get("tokenizer.chat_template")
+    )
+    return bool(settings.chat_template or own)
 
 
 @cache
@@ -241,42 +342,58 @@ def is_installed(engine: Engine) -> bool:
     return importlib.util.find_spec(engine.runtime) is not None
 
 
-def _name_of(file: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._:+-]+", "-", file.stem).lstrip("-._:+")[:100]
+def _name_of(path: Path) -> str:
+    if path.parent.name == "snapshots":  # of a Hugging Face cache: called by a commit
+        own = path.parent.parent.name.rpartition("--")[2]
+    else:
+        own = path.stem if path.suffix == ".gguf" else path.name
+    return re.sub(r"[^A-Za-z0-9._:+-]+", "-", own).lstrip("-._:+")[:100]
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Return what changes when the file does. Raises ModelFileError where there is none."""
+    """Return what changes when the model does: bytes, and time of the last change in ns.
+
+    Raises ModelFileError where there is none.
+    """
     try:
-        info = path.stat()
+        infos = [file.stat() for file in _files(path)]
     except OSError as exc:
         raise ModelFileError(f"{path} cannot be read: {exc.strerror}.") from exc
-    return info.st_size, info.st_mtime_ns
+    return sum(info.st_size for info in infos), max((i.st_mtime_ns for i in infos), default=0)
 
 
 def sample(path: Path) -> str:
-    """Return a digest of a few blocks from all over the file. Raises ModelFileError.
+    """Return a digest of a few blocks from all over the weights. Raises ModelFileError.
 
     Weights that were trained again differ everywhere, be the file's size and time the same.
     """
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            for number in range(SAMPLES):
-                file.seek(size * number // SAMPLES)
-                digest.update(file.read(SAMPLE_BYTES))
+        for part in _files(path):
+            with part.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                for number in range(SAMPLES):
+                    file.seek(size * number // SAMPLES)
+                    digest.update(file.read(SAMPLE_BYTES))
     except OSError as exc:
         raise ModelFileError(f"{path} cannot be read: {exc.strerror}.") from exc
     return digest.hexdigest()
 
 
-_headers: dict[Path, tuple[tuple[int, int], GGUFHeader]] = {}
+def _files(path: Path) -> list[Path]:
+    """Return the files that a model is made of."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for pattern in FOLDER_FILES for file in path.glob(pattern))
 
 
-def _read_header(path: Path, version: tuple[int, int]) -> GGUFHeader:
-    """Read a header once for each version of its file: large vocabularies take 70 ms."""
+_headers: dict[Path, tuple[tuple[int, int], Header]] = {}
+
+
+def _read_header(path: Path, version: tuple[int, int]) -> Header:
+    """Read a header once for each version of its files: large vocabularies take 70 ms."""
     known = _headers.get(path)
     if known is None or known[0] != version:
-        known = _headers[path] = (version, gguf_header.read(path))
+        read = model_folder.read if path.is_dir() else gguf_header.read
+        known = _headers[path] = (version, read(path))
     return known[1]

@@ -6,7 +6,9 @@
                  failed      failed
 
 A model that no longer serves stays READY ("standby") as long as all loaded ones fit `Room.kept`,
-so that going back to it only changes a name. What was used longest ago goes first.
+so that going back to it only changes a name. What was used longest ago goes first. The model that
+chats is another role beside the one that completes: neither goes for the other while both fit
+`Room.most`.
 
 Rule: `step(state, event)` is pure and returns the new state and the effects to carry out; the
 manager is the one writer that applies it. Time comes in with the events. Must not know processes,
@@ -19,13 +21,14 @@ has been given up changes nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 CRASH_WINDOW = 60.0  # seconds
 MAX_CRASHES = 3  # in that window, then the model has failed
 DIED = "worker_died"  # the kind of the failure of a model whose worker keeps dying
+RETRY_AFTER = 5.0  # seconds, then a failure that may have passed by itself is tried again
 BACK_OFF = (0.0, 1.0)  # seconds before the restart after the first and the second crash
 
 
@@ -37,6 +40,14 @@ class ModelState(StrEnum):
     READY = "ready"  # serving, or on standby
     STOPPING = "stopping"  # finishing what is in flight, then unloaded
     FAILED = "failed"  # not started again until it is selected again; the reason is kept
+
+
+class Purpose(StrEnum):
+    """What a model is wanted for."""
+
+    COMPLETION = "completion"
+    CHAT = "chat"
+    LOOK = "look"  # to see what it can do
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,11 @@ class Slot:
     crashes: tuple[float, ...] = ()  # when, inside the window
     size: int = 0  # bytes in memory: estimated, then as its worker reported
     used: float = 0.0  # when it last began or ceased to serve
+    passing: bool = False  # it failed for a reason that may pass by itself: a network's
+
+    def may_retry(self, at: float) -> bool:
+        """Whether its failure has had time to pass."""
+        return self.passing and at - self.since >= RETRY_AFTER
 
 
 _IN_MEMORY = frozenset({ModelState.STARTING, ModelState.READY})
@@ -68,11 +84,12 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """All models' states, which one serves, and which one is to serve once it is ready."""
+    """All models' states, and the roles: what completes, what will once it is ready, what chats."""
 
     slots: Mapping[str, Slot] = field(default_factory=dict)
     current: str | None = None
     target: str | None = None
+    chatting: str | None = None  # the model that was last wanted for chat
     room: Room = field(default_factory=Room)
 
     def slot(self, name: str) -> Slot:
@@ -98,9 +115,10 @@ class Models:
 
     @property
     def standby(self) -> list[str]:
-        """The models that are loaded and do not serve, least recently used first."""
+        """The models that are loaded and have no role, least recently used first."""
         ready = (name for name, slot in self.slots.items() if slot.state is ModelState.READY)
-        idle = (name for name in ready if name not in (self.current, self.target))
+        roles = (self.current, self.target, self.chatting)
+        idle = (name for name in ready if name not in roles)
         return sorted(idle, key=lambda name: self.slots[name].used)
 
     def leaving(self) -> Iterator[tuple[str, int]]:
@@ -121,6 +139,7 @@ class Wanted:
     safe_mode: bool  # as remembered for this build and processor
     at: float
     size: int = 0  # bytes it is expected to take
+    purpose: Purpose = Purpose.COMPLETION
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,7 @@ class Refused:
     reason: str
     kind: str  # of the error, as in backends/errors.py
     at: float
+    passing: bool = False  # the reason may pass by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +254,16 @@ def step(models: Models, event: Event) -> Step:
 
 
 def _on_wanted(models: Models, slot: Slot, event: Wanted) -> Step:
-    if models.current is None and models.target is None:
+    if event.purpose is Purpose.CHAT:
+        models = _chat_with(models, event.name, event.at)
+    elif event.purpose is Purpose.COMPLETION and models.current is None and models.target is None:
+        if slot.state is ModelState.READY:  # it chats already
+            return _switch(models, event.name, event.at), ()
         models = replace(models, target=event.name)
-    if slot.state is not ModelState.STOPPED:
+    slot = models.slot(event.name)
+    if slot.state is ModelState.FAILED and slot.may_retry(event.at):
+        slot = replace(slot, reason="", kind="", passing=False)
+    elif slot.state is not ModelState.STOPPED:
         return models, ()
     crashes = _recent(slot.crashes, event.at)
     delay = 0.0
@@ -262,13 +289,13 @@ def _on_selected(models: Models, slot: Slot, event: Selected) -> Step:
         return models, effects
     # 4. Start it with a clean record.
     size = max(slot.size, event.size)
-    fresh = replace(slot, crashes=(), restarts=0, reason="", kind="", size=size)
+    fresh = replace(_forgiven(slot), size=size)
     models, started = _start(models, event.name, fresh, event.safe_mode, event.at)
     return models, effects + started
 
 
 def _on_stopped(models: Models, slot: Slot, event: Stopped) -> Step:
-    forgiven = replace(slot, crashes=(), restarts=0, reason="", kind="")
+    forgiven = _forgiven(slot)
     if slot.state is ModelState.FAILED:
         return _set(models, event.name, forgiven, ModelState.STOPPED, event.at), ()
     if slot.state not in _IN_MEMORY:
@@ -289,11 +316,26 @@ def _on_loaded(models: Models, slot: Slot, event: Loaded) -> Step:
 
 
 def _switch(models: Models, name: str, at: float) -> Models:
-    for moved in (models.current, name):
-        if moved is not None and moved in models.slots:
-            used = replace(models.slot(moved), used=at)
-            models = replace(models, slots={**models.slots, moved: used})
+    models = _used(models, (models.current, name), at)
     return replace(models, current=name, target=None)
+
+
+def _chat_with(models: Models, name: str, at: float) -> Models:
+    models = _used(models, (models.chatting, name), at)
+    return replace(models, chatting=name)
+
+
+def _used(models: Models, names: Iterable[str | None], at: float) -> Models:
+    moved = {
+        name: replace(models.slots[name], used=at)
+        for name in names
+        if name is not None and name in models.slots
+    }
+    return replace(models, slots={**models.slots, **moved})
+
+
+def _forgiven(slot: Slot) -> Slot:
+    return replace(slot, crashes=(), restarts=0, reason="", kind="", passing=False)
 
 
 def _shrink(models: Models, at: float) -> Step:
@@ -302,6 +344,8 @@ def _shrink(models: Models, at: float) -> Step:
     for name in models.standby:
         if models.taken <= models.room.kept:
             break
+        if models.slot(name).size == 0:
+            continue  # an engine elsewhere: nothing would be gained
         models, unload = _unload(models, name, at)
         effects += unload
     return models, effects
@@ -334,12 +378,14 @@ def _start(
     slot = replace(slot, run=slot.run + 1, safe_mode=safe_mode)
     models = _set(models, name, slot, ModelState.STARTING, at)
     models, effects = _shrink(models, at)
-    # The serving one goes first only where both cannot be in memory at all.
-    old = models.current
-    crowded = models.taken > models.room.most
-    if crowded and old not in (None, name) and models.slot(old or "").state in _IN_MEMORY:
-        models, unload = _unload(models, old or "", at)
-        effects += unload
+    # One with a role goes only where both cannot be in memory at all. The one that completes is
+    # the first: the new one takes its place, or else both chat and the new one would have to go.
+    for other in (models.current, models.chatting):
+        if other in (None, name) or models.taken <= models.room.most:
+            continue
+        if models.slot(other).state in _IN_MEMORY:
+            models, unload = _unload(models, other, at)
+            effects += unload
     leaving = tuple(models.leaving())
     there = models.taken + sum(models.slot(other).size for other, _ in leaving)
     after = leaving if there > models.room.most else ()
@@ -352,7 +398,8 @@ def _unload(models: Models, name: str, at: float) -> Step:
 
 
 def _failed(models: Models, slot: Slot, event: Refused | Died, reason: str, kind: str) -> Step:
-    failed = replace(slot, reason=reason, kind=kind)
+    passing = isinstance(event, Refused) and event.passing
+    failed = replace(slot, reason=reason, kind=kind, passing=passing)
     models = _set(models, event.name, failed, ModelState.FAILED, event.at)
     # The model that served before goes on serving.
     return (replace(models, target=None) if models.target == event.name else models), ()

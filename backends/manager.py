@@ -12,25 +12,30 @@ import functools
 import logging
 import signal
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from backends import catalogue, lifecycle, memory
+from backends import catalogue, factory, lifecycle, memory
+from backends.backend import Backend, Capabilities
+from backends.backups import KeepsCells
 from backends.catalogue import Catalogue, Model
 from backends.config import Settings
 from backends.errors import (
+    BackendError,
     Conflict,
     ManagerUnavailable,
     MidspanError,
     ModelFileError,
+    NoFim,
+    Unsupported,
     WorkerDied,
     from_wire,
 )
+from backends.factory import Wishes, Workers
 from backends.frames import Snapshot
 from backends.handover import Fingerprint, Handovers, Kept
-from backends.lifecycle import Models, ModelState, Slot
-from backends.local import LOAD_TIMEOUT, WORKER_COMMAND, Liveness, LocalBackend, WorkerCrashed
+from backends.lifecycle import Models, ModelState, Purpose, Slot
+from backends.local import WorkerCrashed
 from backends.remembered import Remembered, Selection
 from backends.snapshot_files import SnapshotFiles
 
@@ -45,16 +50,6 @@ CRASH_SIGNALS = frozenset(
 BACKUP_SHARE = 2
 
 STOPPING = "The backend manager is stopping."
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """How workers are run; tests put their own here."""
-
-    command: Sequence[str] = WORKER_COMMAND
-    liveness: Liveness = field(default_factory=Liveness)
-    load_timeout: float = LOAD_TIMEOUT  # seconds
-    drain: float = 10.0  # seconds for requests under way when their model is unloaded
 
 
 class Manager:
@@ -74,7 +69,7 @@ class Manager:
         self._workers = workers or Workers()
         room = memory.room(settings.manager.memory_mb, memory.available())
         self._models = Models(room=room)
-        self._backends: dict[tuple[str, int], LocalBackend] = {}  # by name and run
+        self._backends: dict[tuple[str, int], Backend] = {}  # by name and run
         self._loaded_from: dict[str, Fingerprint] = {}  # by name
         self._handovers = Handovers(settings.manager.snapshot_mb * memory.MIB)
         self._files = files
@@ -98,36 +93,85 @@ class Manager:
         """Return the name of the model that requests go to, loaded or not."""
         return self._models.serving or self.catalogue.default()
 
-    def backend(self, name: str) -> LocalBackend | None:
-        """Return the backend of `name` if its worker is loaded."""
+    def backend(self, name: str) -> Backend | None:
+        """Return the backend of `name` if it is loaded."""
         return self._backends.get((name, self._models.slot(name).run))
 
-    async def ready(self, model: str | None = None) -> tuple[str, LocalBackend]:
+    async def ready(self, model: str | None = None) -> tuple[str, Backend]:
         """Return the name and backend to complete with, loading it and waiting if need be.
 
         `model`, if given, must be the one that serves. Raises MidspanError.
         """
+        return await self._ready(lambda: self._route(model), Purpose.COMPLETION)
+
+    async def ready_for_chat(self, model: str | None = None) -> tuple[str, Backend]:
+        """Return the name and backend to chat with, loading it beside the one that completes.
+
+        `model` may be any there is; if it is not given, it is that of `[chat]`, or else the one
+        that completes. Raises MidspanError; Unsupported where that model cannot chat.
+        """
+        name = self.catalogue.get(model).name if model else self.chats()
+        if (loaded := self.backend(name)) is None:
+            await asyncio.to_thread(self._check_chat, name)
+        else:
+            check_chat(name, loaded.capabilities)
+        name, backend = await self._ready(lambda: name, Purpose.CHAT)
+        check_chat(name, backend.capabilities)
+        return name, backend
+
+    def chats(self) -> str:
+        """Return the name of the model that chat goes to where a request names none."""
+        return self._settings.chat.model or self.serving()
+
+    async def _ready(self, route: Callable[[], str], purpose: Purpose) -> tuple[str, Backend]:
         while True:
             changed = self._changed
             if self._stopping:
                 raise ManagerUnavailable(STOPPING)
-            name = self._route(model)
+            name = route()
             slot = self._models.slot(name)
             if slot.state is ModelState.READY:
+                self._note_role(name, purpose)
                 return name, self._backends[name, slot.run]
-            if slot.state is ModelState.FAILED:
+            if slot.state is ModelState.FAILED and not slot.may_retry(time.monotonic()):
                 raise failure(name, slot)
-            if slot.state is ModelState.STOPPED:
-                await self._want(name)
+            if slot.state in (ModelState.STOPPED, ModelState.FAILED):
+                await self._want(name, purpose)
             else:
                 await changed.wait()
+
+    def _note_role(self, name: str, purpose: Purpose) -> None:
+        """Tell `lifecycle` what a loaded model is used for, where it does not know."""
+        holder = self._models.chatting if purpose is Purpose.CHAT else self._models.serving
+        if purpose is not Purpose.LOOK and holder != name:
+            self._apply(lifecycle.Wanted(name, False, time.monotonic(), purpose=purpose))
+
+    async def _check_fim(self, name: str) -> None:
+        """Raise NoFim where `name` cannot complete, as far as can be known without its weights."""
+        model, backend = self.catalogue.get(name), self.backend(name)
+        if backend is None and model.is_remote:
+            _, backend = await self._ready(lambda: name, Purpose.LOOK)
+        if backend is not None:
+            fim, reason = backend.capabilities.fim, backend.capabilities.no_fim_reason
+        else:
+            facts = await asyncio.to_thread(catalogue.facts, model)
+            fim, reason = facts.fim is not False, facts.no_fim_reason
+        if not fim:
+            raise NoFim(f"{name} can't fill in the middle: {reason}")
+
+    def _check_chat(self, name: str) -> None:
+        """Raise Unsupported where a model that is not loaded is known not to chat."""
+        facts = catalogue.facts(self.catalogue.get(name))
+        if facts.no_chat_reason:
+            raise Unsupported(f"{name} can't chat: {facts.no_chat_reason}")
 
     async def select(self, name: str) -> None:
         """Make `name` the model that serves; returns when it does, and remembers it.
 
         At once if it is still loaded. Until then, and if it fails, the one before goes on serving,
-        unless the machine cannot hold both. Raises MidspanError.
+        unless the machine cannot hold both. Raises MidspanError; NoFim where it cannot complete.
         """
+        await self._check_fim(name)
         safe_mode, size = await asyncio.to_thread(self._prospects, name)
         if self._stopping:
             raise ManagerUnavailable(STOPPING)
@@ -142,7 +186,7 @@ class Manager:
             if name not in (self._models.target, self._models.current):
                 raise Conflict(f"{name} was given up: another model was selected meanwhile.")
             if slot.state is ModelState.STOPPED:
-                await self._want(name)
+                await self._want(name, Purpose.COMPLETION)
             else:
                 await changed.wait()
         self._remembered.select(Selection(name, self._settings.completion.model))
@@ -192,10 +236,11 @@ class Manager:
     async def _save_all(self, limit: int) -> None:
         """End all workers and save up to `limit` bytes of each, the serving one's as the newest."""
         backends = sorted(self._backends.items(), key=lambda b: b[0][0] == self._models.current)
-        cells = await asyncio.gather(*(backend.unload(limit) for _, backend in backends))
+        cells = await asyncio.gather(*(_unloaded(backend, limit) for _, backend in backends))
         await self._save(self._handovers.take_all())
         for ((name, _), _), snapshots in zip(backends, cells, strict=True):
-            await self._save({self._loaded_from[name]: snapshots})
+            if snapshots:
+                await self._save({self._loaded_from[name]: snapshots})
 
     async def _save(self, cells: Kept) -> None:
         for made, snapshots in cells.items():
@@ -241,14 +286,15 @@ class Manager:
                 self._crashed.add(name)
             self._apply(lifecycle.Died(name, run, str(exc), True, time.monotonic()))
         except MidspanError as exc:
-            self._apply(lifecycle.Refused(name, run, str(exc), exc.kind, time.monotonic()))
+            passing = self._is_remote(name) and isinstance(exc, BackendError)
+            now = time.monotonic()
+            self._apply(lifecycle.Refused(name, run, str(exc), exc.kind, now, passing))
         except OSError as exc:  # no process could be made
             reason = f"The worker of {name} cannot be started: {exc}."
             self._apply(lifecycle.Refused(name, run, reason, "load_failed", time.monotonic()))
         else:
             self._backends[name, run] = backend
-            size = backend.loaded.model_bytes + backend.loaded.cache_bytes
-            self._apply(lifecycle.Loaded(name, run, time.monotonic(), size))
+            self._apply(lifecycle.Loaded(name, run, time.monotonic(), backend.memory_bytes))
         finally:
             self._starting.pop((name, run), None)
 
@@ -260,21 +306,33 @@ class Manager:
                     break
                 await self._changed.wait()
 
-    async def _load(self, effect: lifecycle.Start) -> LocalBackend:
+    async def _load(self, effect: lifecycle.Start) -> Backend:
         model = self.catalogue.get(effect.name)
+        wishes = Wishes(
+            safe_mode=effect.safe_mode,
+            cold_prefill_ms=self._settings.completion.cold_prefill_ms,
+            backup_bytes=self._handovers.budget // BACKUP_SHARE,
+            workers=self._workers,
+            on_exit=functools.partial(self._died, effect.name, effect.run),
+        )
+        if model.is_remote:
+            return await factory.make(model, wishes)
         made = await asyncio.to_thread(self._fingerprint, model, safe_mode=effect.safe_mode)
         self._loaded_from[effect.name] = made
         stored = self._read_stored(made)
-        message = await asyncio.to_thread(catalogue.load_message, model, safe_mode=effect.safe_mode)
-        message.cold_prefill_ms = self._settings.completion.cold_prefill_ms
-        message.backup_bytes = self._handovers.budget // BACKUP_SHARE
-        backend = await LocalBackend.start(
-            message,
-            functools.partial(self._died, effect.name, effect.run),
-            command=self._workers.command,
-            liveness=self._workers.liveness,
-            load_timeout=self._workers.load_timeout,
-        )
+        backend = await factory.make(model, wishes)
+        if isinstance(backend, KeepsCells):
+            await self._give(backend, made, stored)
+        if effect.safe_mode and effect.name in self._crashed:
+            self._remembered.use_safe_mode(made.engine)
+        return backend
+
+    async def _give(
+        self,
+        backend: KeepsCells,
+        made: Fingerprint,
+        stored: asyncio.Future[list[Snapshot]] | None,
+    ) -> None:
         try:
             await backend.give(self._handovers.take(made))
         except asyncio.CancelledError:
@@ -282,9 +340,6 @@ class Manager:
             raise
         if stored is not None:
             self._spawn(_give_stored(stored, backend))
-        if effect.safe_mode and effect.name in self._crashed:
-            self._remembered.use_safe_mode(catalogue.build_and_processor(message.engine))
-        return backend
 
     def _read_stored(self, made: Fingerprint) -> asyncio.Future[list[Snapshot]] | None:
         """Begin to read what a manager before this one saved, while the worker loads."""
@@ -295,7 +350,7 @@ class Manager:
 
     def _died(self, name: str, run: int, error: WorkerDied) -> None:
         backend = self._backends.pop((name, run), None)
-        if backend is not None and (backups := backend.backups):
+        if isinstance(backend, KeepsCells) and (backups := backend.backups):
             self._spawn(self._save(self._handovers.put(self._loaded_from[name], backups)))
         self._apply(lifecycle.Died(name, run, str(error), True, time.monotonic()))
 
@@ -306,9 +361,9 @@ class Manager:
             await asyncio.wait({starting})
         if (backend := self._backends.get(key)) is not None:
             await backend.drain(self._workers.drain)
-            cells = await backend.unload(self._handovers.budget)
-            dropped = self._handovers.put(self._loaded_from[effect.name], cells)
-            self._spawn(self._save(dropped))
+            if cells := await _unloaded(backend, self._handovers.budget):
+                dropped = self._handovers.put(self._loaded_from[effect.name], cells)
+                self._spawn(self._save(dropped))
             self._backends.pop(key, None)
         self._apply(lifecycle.Unloaded(effect.name, effect.run, time.monotonic()))
 
@@ -322,27 +377,31 @@ class Manager:
         ready = self._models.slot(name).state is ModelState.READY
         return ready and self._models.current == name
 
-    async def _want(self, name: str) -> None:
+    async def _want(self, name: str, purpose: Purpose) -> None:
         safe_mode, size = await asyncio.to_thread(self._prospects, name)
         if not self._stopping:
-            self._apply(lifecycle.Wanted(name, safe_mode, time.monotonic(), size))
+            self._apply(lifecycle.Wanted(name, safe_mode, time.monotonic(), size, purpose))
 
     def _prospects(self, name: str) -> tuple[bool, int]:
         """Return whether `name` needs safe mode, and the bytes it will take. Raises MidspanError.
 
-        A file with no good header takes none: loading it says what is wrong.
+        A file with no good header takes none: loading it says what is wrong. Nor does an endpoint.
         """
         model = self.catalogue.get(name)
-        engine = catalogue.engine_for(model.path)
+        if model.is_remote:
+            return False, 0
+        engine = catalogue.engine_for(model)
         safe_mode = self._remembered.needs_safe_mode(catalogue.build_and_processor(engine.name))
         try:
             header = catalogue.read_header(model.path)
         except ModelFileError:
             return safe_mode, 0
-        return safe_mode, memory.expected(header, model.settings.context_length)
+        return safe_mode, memory.expected(
+            header, model.settings.context_length, model.settings.kv_type
+        )
 
     def _fingerprint(self, model: Model, *, safe_mode: bool) -> Fingerprint:
-        engine = catalogue.engine_for(model.path)
+        engine = catalogue.engine_for(model)
         return Fingerprint(
             path=model.path,
             version=catalogue.identity(model.path),
@@ -352,17 +411,31 @@ class Manager:
         )
 
     def _outdated(self, name: str) -> bool:
-        """Whether `name` is loaded on standby from a file that is no longer the same."""
-        if name not in self._models.standby:
+        """Whether `name` is loaded, does not complete, and its file is no longer the same."""
+        model = self.catalogue.get(name)
+        loaded = self.backend(name) is not None and name != self._models.current
+        if not loaded or model.is_remote:
             return False
         try:
-            version = catalogue.identity(self.catalogue.get(name).path)
+            version = catalogue.identity(model.path)
         except ModelFileError:
             return False  # the file is gone; what is loaded still serves
         return version != self._loaded_from[name].version
 
+    def _is_remote(self, name: str) -> bool:
+        model = self.catalogue.models().get(name)
+        return model is not None and model.is_remote
 
-async def _give_stored(stored: asyncio.Future[list[Snapshot]], backend: LocalBackend) -> None:
+
+async def _unloaded(backend: Backend, limit: int) -> list[Snapshot]:
+    """End a backend; return what it had cached, up to `limit` bytes."""
+    if isinstance(backend, KeepsCells):
+        return await backend.unload(limit)
+    await backend.close()
+    return []
+
+
+async def _give_stored(stored: asyncio.Future[list[Snapshot]], backend: KeepsCells) -> None:
     """Give a loaded worker what was saved: the newest ahead of its first request if it is read.
 
     The first request waits for no more than that, and not for the disk.
@@ -370,6 +443,12 @@ async def _give_stored(stored: asyncio.Future[list[Snapshot]], backend: LocalBac
     snapshots = await stored
     await backend.give(snapshots[:1])
     await backend.give(snapshots[1:])
+
+
+def check_chat(name: str, capabilities: Capabilities) -> None:
+    """Raise Unsupported where a loaded model cannot chat."""
+    if not capabilities.chat:
+        raise Unsupported(f"{name} can't chat: {capabilities.no_chat_reason}")
 
 
 def failure(name: str, slot: Slot) -> MidspanError:

@@ -13,6 +13,7 @@ from backends.cache_spec import ModelCacheSpec
 from backends.errors import MidspanError
 from backends.gguf_header import GGUFHeader
 from backends.lifecycle import Room
+from backends.model_folder import FolderHeader
 
 MIB = 1024 * 1024
 KEPT_SHARE = 0.6  # of what is available at the start, for all models that stay loaded
@@ -90,14 +91,16 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
     return max(0, int(most) - max(0, used - inactive))
 
 
-def expected(header: GGUFHeader, context_length: int, kv_type: str = "") -> int:
-    """Return the bytes that a file's model will take: weights, KV cells and their snapshots.
+def expected(header: GGUFHeader | FolderHeader, context_length: int, kv_type: str = "") -> int:
+    """Return the bytes that a model will take: weights, KV cells and their snapshots.
 
     `context_length` and `kv_type` are the user's wishes, 0 and "" for none. A file that does not
     say what it caches, or a type that it cannot have, is the load's to refuse: its cells are none.
     """
     try:
-        per_cell = cell_bytes(cache_spec.from_gguf(header), kv_type)
+        folder = isinstance(header, FolderHeader)
+        spec = cache_spec.from_config(header.config) if folder else cache_spec.from_gguf(header)
+        per_cell = cell_bytes(spec, kv_type)
     except MidspanError:
         return header.file_bytes
     cache = per_cell * cells(per_cell, context(context_length, header.context_length))

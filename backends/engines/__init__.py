@@ -16,7 +16,10 @@ if TYPE_CHECKING:  # it imports numpy, which the core is installed without
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A row of the registry. `module` has `load(Load) -> TokenModel` and imports `runtime`."""
+    """A row of the registry. `module` has `load(Load) -> TokenModel` and imports `runtime`.
+
+    One that `is_server` is no adapter but a program that the manager starts and speaks HTTP to.
+    """
 
     name: str
     module: str
@@ -25,6 +28,7 @@ class Engine:
     extra: str  # the extra of midspan that installs it
     suffixes: tuple[str, ...]  # the model files it runs
     environment: tuple[tuple[str, str], ...] = ()  # set before its runtime is imported
+    is_server: bool = False
 
 
 ENGINES = {
@@ -40,6 +44,16 @@ ENGINES = {
             # Threads that spin while they wait starve each other as soon as a compiler or an
             # editor wants the cores: a 1 ms step then takes 100 to 400. Sleeping costs under 1 ms.
             environment=(("OMP_WAIT_POLICY", "passive"),),
+        ),
+        Engine(
+            name="llama-server",
+            module="backends.llama_server",
+            runtime="xllamacpp",
+            distribution="xllamacpp",
+            extra="llama-server",
+            suffixes=(".gguf",),
+            environment=(("OMP_WAIT_POLICY", "passive"),),
+            is_server=True,
         ),
     )
 }

@@ -3,7 +3,7 @@
 `warmup-crash…` dies by SIGSEGV while loading unless in safe mode, `always-crash…` in safe mode too,
 `refuse…` says that it cannot load, `exit…` ends while loading, `hang…` never loads, `slow…` takes
 half a second, `die…` dies by SIGKILL at its first request, `stuck…` never answers a request, and
-`garbage…` answers one with bytes that are no frame. Any other name serves: one letter "x" per
+`garbage…` answers one with bytes that are no frame, and `mute…` does not chat. Any other name serves: one letter "x" per
 token, 20 ms each, and the model's name at the end. Each says that it takes LARGE bytes, and hands
 over its name, and what it was given, as snapshots.
 """
@@ -70,7 +70,13 @@ class FakeWorker:
             time.sleep(600)
         elif kind.startswith("slow"):
             time.sleep(0.5)
-        capabilities = Capabilities(fim=True, family="fake", context_length=2048)
+        capabilities = Capabilities(
+            fim=True,
+            family="fake",
+            context_length=2048,
+            chat=not kind.startswith("mute"),
+            no_chat_reason="It is mute.",
+        )
         description = f"safe={load.safe_mode}"
         self._send(frames.Loaded(capabilities, LARGE - 1, 2048, 1.0, description, cache_bytes=1))
 

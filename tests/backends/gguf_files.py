@@ -64,6 +64,7 @@ def values(tokens: Mapping[str, int] | None = None) -> list[bytes]:
         u32_value("qwen2.attention.head_count", 4),
         u32_value("qwen2.attention.head_count_kv", 1),
         u32_value("general.file_type", 7),
+        text_value("tokenizer.chat_template", "{{ messages }}"),
         strings_value("tokenizer.ggml.tokens", list(tokens)),
         i32s_value("tokenizer.ggml.token_type", list(tokens.values())),
     ]
