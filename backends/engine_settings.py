@@ -23,7 +23,7 @@ _COMMON: Final = frozenset(
 SETTINGS: Final = {
     "llama-cpp": _COMMON | {"gpu_layers", "low_vram", "mmap", "mlock"},
     "transformers": _COMMON | {"device_map", "dtype", "attention", "compile", "quantize"},
-    "mlx": _COMMON,
+    "mlx": _COMMON - {"threads"} | {"dtype", "quantize"},
 }
 
 # (least, most) besides 0, which leaves the choice to the engine.

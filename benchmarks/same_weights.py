@@ -81,8 +81,8 @@ def write(out: Path, source: Path | None = None) -> SameWeights:
     # transformers 5 keeps rope's base in a table; mlx-lm reads it at the top level only, and has
     # another one's place taken by its own default, without a word.
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
-    _write_folder(paths.transformers, reader, weights, config | rope)
-    _write_folder(paths.mlx, reader, weights, config | {"rope_theta": theta})
+    _write_folder(paths.transformers, reader, weights, config | rope, "pt")
+    _write_folder(paths.mlx, reader, weights, config | {"rope_theta": theta}, "mlx")
     return paths
 
 
@@ -148,13 +148,13 @@ def _config(reader: gguf.GGUFReader, *, tied: bool) -> dict[str, Any]:
 
 
 def _write_folder(
-    folder: Path, reader: gguf.GGUFReader, weights: Weights, config: dict[str, Any]
+    folder: Path, reader: gguf.GGUFReader, weights: Weights, config: dict[str, Any], kind: str
 ) -> None:
     from safetensors.numpy import save_file
 
     folder.mkdir(exist_ok=True)
     renamed = {_renamed(name): values for name, values in weights.items()}
-    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(renamed, folder / "model.safetensors", metadata={"format": kind})
     tokens: list[str] = _value(reader, "tokenizer.ggml.tokens")
     end = tokens[_value(reader, "tokenizer.ggml.eos_token_id")]
     texts = {

@@ -1,0 +1,373 @@
+"""MLX through mlx-lm's models, on Apple's GPUs and on CPUs; `mlx_cache` is the other half.
+
+Rule: an adapter and nothing more; what to evaluate, reuse or sample is decided above the
+`TokenModel` seam. Facts it rests on:
+- evaluation is lazy: a pass is built in Python at once and computed layer by layer, so that
+  `abort` can be polled between layers, and what nobody reads (most tokens' logits) costs nothing;
+- mlx-lm reads rope's base at the top level of config.json only; transformers 5 writes it into
+  `rope_parameters`, and mlx-lm then silently computes other text (see `rope_settings`);
+- a model whose cache is no plain KV cache can't be cut at any length and says so in `can_rewind`.
+  What a model computes from its cache is tested when it is loaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm import utils as mlx_lm
+
+from backends import engine_settings, hardware, memory, model_folder
+from backends.config import ModelSettings
+from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
+from backends.engines.hf_vocabulary import HfVocabulary
+from backends.engines.mlx_cache import Cells, Joined, Kind
+from backends.errors import BackendError, LoadFailed, Unsupported
+from backends.frames import Load
+from backends.model_folder import FolderHeader
+
+logger = logging.getLogger(__name__)
+
+MAX_SEQUENCES = 32
+BATCH = 512  # tokens of one forward pass, unless the user wants another number
+NARROW = 8  # tokens; evaluated in one piece, and together with other sequences'
+PIECES = (8, 512)  # tokens of a piece of a longer feed, at least and at most
+FIRST_PIECE = 32
+POLLS = 8  # of `abort` within a piece, at most
+POLL_SECONDS = 0.02  # wanted between them; a piece's length follows from it
+FREED_BYTES = 128 * memory.MIB  # of freed buffers, which MLX keeps for the next pass
+GROUP = 64  # weights that share a scale where they are quantised
+PROBE = range(12)  # tokens of the test at loading
+PROBE_CUT = 8
+PROBE_AGREES = 0.2  # of the logits' spread: sums in another order, in 16 bits, differ by up to half
+
+KV_BITS = {"q8_0": 8, "q4_0": 4}
+KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
+QUANTIZE_BITS = {"8bit": 8, "4bit": 4}
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+DEVICES = {"cpu": mx.cpu, "mps": mx.gpu, "cuda": mx.gpu}
+
+
+def load(request: Load) -> MlxModel:
+    """Load a folder of safetensors. Raises ModelFileError, Unsupported, BadRequest, LoadFailed."""
+    started = time.perf_counter()
+    settings = request.settings
+    engine_settings.check("mlx", settings)
+    device = _device(hardware.wished_device(settings.device))
+    header = model_folder.read(Path(request.path))
+    mx.set_cache_limit(FREED_BYTES)
+    try:
+        with mx.stream(device):
+            loaded = MlxModel(_read(header, settings), header, settings, device)
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as exc:
+        raise LoadFailed(f"{request.name}: mlx-lm can't load it: {_reason(exc)}") from exc
+    logger.info("loaded %s in %.0f ms", request.name, (time.perf_counter() - started) * 1000)
+    return loaded
+
+
+def _reason(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300] or type(exc).__name__
+
+
+def _chosen(name: str, value: str, table: Mapping[str, Any]) -> Any:
+    """Return what a setting's value stands for; None where it is empty."""
+    if value and value not in table:
+        raise Unsupported(f"{name} = {value!r}: with mlx it is one of {', '.join(table)}.")
+    return table.get(value)
+
+
+def _device(name: str) -> Any:
+    kind = _chosen("device", name, DEVICES)
+    device = mx.default_device() if kind is None else mx.Device(kind)
+    if not mx.is_available(device):
+        raise Unsupported(f"device = {name!r}: mlx finds none here; leave it empty.")
+    return device
+
+
+def _read(header: FolderHeader, settings: ModelSettings) -> nn.Module:
+    """Return the model with its weights in memory, as they are wanted."""
+    if (own_code := header.config.get("model_file")) is not None:
+        raise LoadFailed(
+            f"{header.name} brings its own code ({own_code!r}), which is never run. Use a model "
+            "of an architecture that mlx-lm knows by itself."
+        )
+    _, arguments = mlx_lm._get_classes(header.config)
+    changes = rope_settings(header.config, inspect.signature(arguments).parameters)
+    dtype = _chosen("dtype", settings.dtype, DTYPES)
+    bits = _chosen("quantize", settings.quantize, QUANTIZE_BITS)
+    if header.quantization and (bits or dtype):
+        wish = "quantize" if bits else "dtype"
+        raise Unsupported(f"{wish}: {header.name} is quantised as it is; leave it empty.")
+    # Lazily: what is read is converted at once, and never in memory twice.
+    model, _ = mlx_lm.load_model(header.path, lazy=True, model_config=changes)
+    if dtype is not None:
+        model.set_dtype(dtype)
+    if bits:
+        nn.quantize(model, GROUP, bits, class_predicate=_can_be_quantised)
+    mx.eval(model.parameters())
+    return model
+
+
+def _can_be_quantised(_name: str, module: nn.Module) -> bool:
+    return hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP == 0
+
+
+def rope_settings(config: Mapping[str, Any], read: Collection[str]) -> dict[str, Any]:
+    """Return what to add to config.json so that mlx-lm computes the positions that it means.
+
+    `read`: the keys that mlx-lm reads for this architecture. Raises LoadFailed where they leave no
+    room for what is meant.
+    """
+    text = config.get("text_config")
+    if isinstance(text, dict):
+        # Which keys are read of it only its own class knows; one more does no harm.
+        return {"text_config": text | rope_settings(text, {"rope_theta", *_ROPE_KEYS})}
+    table = config.get("rope_parameters")
+    if not isinstance(table, dict) or "rope_parameters" in read:
+        return {}
+    changes = {key: table[key] for key in _ROPE_KEYS if key in table}
+    if table.get("rope_type", "default") != "default":
+        changes["rope_scaling"] = {k: v for k, v in table.items() if k not in changes}
+    differs_by_layer = any(isinstance(value, dict) for value in table.values())
+    if differs_by_layer or not changes.keys() <= set(read):
+        raise LoadFailed(
+            "mlx-lm does not read the positions (rope_parameters) that this model's config.json "
+            "has, and would complete with wrong text. Use a version of the model that was made "
+            "for MLX, or another engine."
+        )
+    return changes
+
+
+_ROPE_KEYS = ("rope_theta", "partial_rotary_factor")
+
+
+def next_piece(piece: int, poll_seconds: float) -> int:
+    """Return how many tokens to evaluate in one piece, by the time between polls in the last."""
+    least, most = PIECES
+    if poll_seconds > POLL_SECONDS:
+        return max(least, piece // 2)
+    return min(most, piece * 2) if poll_seconds < POLL_SECONDS / 4 else piece
+
+
+class MlxModel:
+    """A `TokenModel` over one of mlx-lm's models."""
+
+    max_sequences = MAX_SEQUENCES
+    can_steer = False
+
+    def __init__(
+        self, model: nn.Module, header: FolderHeader, settings: ModelSettings, device: Any
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._piece = FIRST_PIECE
+        weights = [array for _, array in tree_flatten(model.parameters())]
+        self.model_bytes = sum(array.nbytes for array in weights)
+        self._kind = Kind(model, _kv_bits(settings.kv_type, weights))
+        self._joins = self._kind.joins
+        cells, width = self._tested(header)
+        per_cell = self._kind.learn(cells)
+        context = memory.context(
+            settings.context_length, header.context_length or memory.MAX_CONTEXT
+        )
+        self.cache_cells = memory.cells(per_cell, context)
+        self.cache_bytes = self.cache_cells * per_cell
+        self.context_length = min(context, self.cache_cells)
+        self.max_batch = settings.batch or BATCH
+        self.can_rewind = self._kind.plain
+        self._sequences = [self._kind.new() for _ in range(MAX_SEQUENCES)]
+        self._vocabulary = HfVocabulary(header, width)
+        self.vocab = self._vocabulary.info
+        self.description = (
+            f"{header.architecture} {self.model_bytes >> 20} MB, mlx-lm {metadata.version('mlx-lm')} on "
+            f"{str(device.type).rpartition('.')[2]}"
+        )
+
+    def _tested(self, header: FolderHeader) -> tuple[Cells, int]:
+        """Return a sequence of the test's tokens, and the width of their logits.
+
+        What comes from a cache in two steps must be what comes at once, for one sequence and for
+        several. Raises LoadFailed.
+        """
+        tokens = list(PROBE)
+        whole, parts, other = (self._kind.new() for _ in range(3))
+        expected = self._logits([whole], [tokens], [1])[0][0]
+        self._kind.learn(whole)
+        self._logits([parts], [tokens[:PROBE_CUT]], [1])
+        copied = self._kind.load(self._kind.dump(parts)) or self._kind.new()
+        again = self._logits([copied], [tokens[PROBE_CUT:]], [1])[0][0]
+        if not _agree(again, expected):
+            raise LoadFailed(
+                f"{header.name}: mlx-lm's {header.architecture} computes other text from its cache "
+                "than without. Use another engine for this model."
+            )
+        if self._joins:
+            alone = self._logits([other], [tokens[:2]], [1])[0][0]
+            other = self._kind.new()
+            rows = self._logits([parts, other], [tokens[PROBE_CUT:], tokens[:2]], [1, 1])
+            self._joins = _agree(rows[0][0], expected) and _agree(rows[1][0], alone)
+            if not self._joins:
+                logger.warning("%s is evaluated one sequence at a time", header.architecture)
+        return whole, len(expected)
+
+    # -- vocabulary ---------------------------------------------------------------------------
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokenise exactly `text`."""
+        return self._vocabulary.tokenize(text)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return a token's bytes, none for control tokens."""
+        return self._vocabulary.token_bytes(token)
+
+    # -- evaluation ---------------------------------------------------------------------------
+
+    def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[list[Logits]]:
+        """Append the feeds' tokens to their sequences; see `TokenModel.forward`."""
+        used = sum(cells.length for cells in self._sequences)
+        if used + sum(len(feed.tokens) for feed in feeds) > self.cache_cells:
+            raise CacheFull
+        fed = [self._sequences[feed.sequence] for feed in feeds]
+        try:
+            with mx.stream(self._device):
+                rest = [
+                    self._prefill(cells, feed, abort)
+                    for cells, feed in zip(fed, feeds, strict=True)
+                ]
+                if abort():
+                    raise Aborted
+                return self._logits(fed, rest, [feed.outputs for feed in feeds])
+        except (RuntimeError, ValueError, MemoryError) as exc:
+            for feed in feeds:  # nobody knows what they hold
+                self.free(feed.sequence)
+            raise BackendError(f"mlx failed: {_reason(exc)}") from exc
+
+    def _prefill(self, cells: Cells, feed: Feed, abort: Callable[[], bool]) -> list[int]:
+        """Append all tokens of a long feed but those that logits are wanted of; return these."""
+        tokens = list(feed.tokens)
+        short = len(tokens) <= max(NARROW, feed.outputs)
+        todo, rest = ([], tokens) if short else (tokens[: -feed.outputs], tokens[-feed.outputs :])
+        while todo:
+            piece, todo = todo[: self._piece], todo[self._piece :]
+            started = time.perf_counter()
+            polls = self._append(cells, piece, abort)
+            if len(piece) == self._piece:
+                poll_seconds = (time.perf_counter() - started) / polls
+                self._piece = next_piece(self._piece, poll_seconds)
+        return rest
+
+    def _append(self, cells: Cells, tokens: Sequence[int], abort: Callable[[], bool]) -> int:
+        """Evaluate `tokens` layer by layer, all of them or none. Returns how often it polled."""
+        # Kept as it is: for a piece of this length, copying what there was is a small part.
+        before = cells.first(cells.length) if self._kind.plain else None
+        parts = POLLS if before else 1
+        step = -(-len(cells.caches) // parts)
+        if abort():
+            raise Aborted
+        self._model(mx.array([tokens]), cache=cells.caches)
+        groups = [cells.caches[i : i + step] for i in range(0, len(cells.caches), step)]
+        for group in groups:
+            if before and abort():
+                cells.caches = before.caches
+                raise Aborted
+            mx.eval([cache.state for cache in group])
+        cells.length += len(tokens)
+        return len(groups)
+
+    def _logits(
+        self, sequences: Sequence[Cells], tokens: Sequence[list[int]], outputs: Sequence[int]
+    ) -> list[list[Logits]]:
+        """Append each sequence's tokens; return the logits after its last `outputs`."""
+        if self._joins and len(sequences) > 1:
+            given = self._together(sequences, tokens)
+        else:
+            given = [
+                self._model(mx.array([own]), cache=cells.caches)[0]
+                for cells, own in zip(sequences, tokens, strict=True)
+            ]
+        wanted = [
+            rows[len(own) - n : len(own)].astype(mx.float32)
+            for rows, own, n in zip(given, tokens, outputs, strict=True)
+        ]
+        mx.eval(wanted, [cache.state for cells in sequences for cache in cells.caches])
+        for cells, own in zip(sequences, tokens, strict=True):
+            cells.length += len(own)
+        return [list(np.array(rows, copy=False)) for rows in wanted]
+
+    def _together(self, sequences: Sequence[Cells], tokens: Sequence[list[int]]) -> list[mx.array]:
+        """Return each sequence's logits from one pass, with rows of padding at the end."""
+        lengths = [len(own) for own in tokens]
+        rows = [own + [own[-1]] * (max(lengths) - len(own)) for own in tokens]
+        layers = zip(*(cells.caches for cells in sequences), strict=True)
+        out = self._model(mx.array(rows), cache=[Joined(layer, lengths) for layer in layers])
+        return list(out)
+
+    # -- sequences ----------------------------------------------------------------------------
+
+    def length(self, sequence: int) -> int:
+        """Return the number of cached tokens."""
+        return self._sequences[sequence].length
+
+    def trim(self, sequence: int, n: int) -> bool:
+        """Keep the first `n` tokens."""
+        cells = self._sequences[sequence]
+        if n >= cells.length:
+            return n == cells.length
+        if self._kind.plain:
+            cells.trim(n)
+        return self._kind.plain
+
+    def fork(self, source: int, target: int, n: int) -> bool:
+        """Share the first `n` cells of `source` with `target`, until one of them is written to."""
+        self.free(target)
+        if not self._kind.plain or n > self.length(source):
+            return False
+        self._sequences[target] = self._sequences[source].first(n)
+        return True
+
+    def snapshot(self, sequence: int) -> bytes:
+        """Copy a sequence's cells out."""
+        return self._kind.dump(self._sequences[sequence])
+
+    def restore(self, sequence: int, data: bytes) -> bool:
+        """Replace a sequence's cells by a snapshot."""
+        self.free(sequence)
+        cells = self._kind.load(data)
+        used = sum(cells.length for cells in self._sequences)
+        if cells is None or used + cells.length > self.cache_cells:
+            return False
+        self._sequences[sequence] = cells
+        return True
+
+    def free(self, sequence: int) -> None:
+        """Forget a sequence."""
+        self._sequences[sequence] = self._kind.new()
+
+    def close(self) -> None:
+        """Forget the weights and all sequences."""
+        self._sequences.clear()
+        del self._model, self._kind
+        mx.clear_cache()
+
+
+def _agree(logits: Logits, expected: Logits) -> bool:
+    return bool(np.abs(logits - expected).max() <= PROBE_AGREES * expected.std())
+
+
+def _kv_bits(kv_type: str, weights: Sequence[mx.array]) -> int:
+    """Return the bits of quantised KV cells, 0 for plain ones, which have the weights' type."""
+    if kv_type in KV_TYPES and KV_TYPES[kv_type] not in {array.dtype for array in weights}:
+        raise Unsupported(
+            f"kv_type = {kv_type!r}: mlx keeps KV cells in the weights' type, or as "
+            f"{' or '.join(KV_BITS)}. Leave it empty, or set dtype as well."
+        )
+    return KV_BITS.get(kv_type, 0)
