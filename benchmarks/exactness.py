@@ -2,9 +2,10 @@
 
 Random edit scripts (typing, deleting, jumping, pasting, other documents) are replayed through the
 scheduler with all its caches, speculation and batching; each greedy text must be that of the
-plainest possible decoding of the same prompt from nothing. Other batch sizes take other kernels,
-which round differently, so a text may differ where the two best logits were nearer than the stated
-tolerance; such near ties are counted, anything else is a failure.
+plainest possible decoding of the same prompt from nothing, and so must be the logits after the
+prompt. Other batch sizes take other kernels, which round differently, so logits may differ by the
+stated tolerance, and a text where the two best were nearer than that; such near ties are counted,
+anything else is a failure.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backends.backend import InfillRequest
-from backends.decoding.prompting import TokenPrompt
-from backends.decoding.token_model import TokenModel
+from backends.decoding.copying import Copier, weights_for
 from benchmarks.inprocess import in_process, load
 from benchmarks.keystrokes import default_source, model_file
-from benchmarks.reference import greedy
-from benchmarks.report import report
+from benchmarks.reference import Trace, greedy
+from benchmarks.report import quantile, report
 
 TOLERANCE = 0.5  # logits; Q8_0 rounds activations to 8 bits, the KV cache to 16
 MAX_TOKENS = 10
@@ -38,17 +40,27 @@ def run(
     """Run the benchmark: `scripts` scripts of `steps` requests each."""
     source = default_source().read_text(encoding="utf-8")
     counts = {"requests": 0, "identical": 0, "near_ties": 0, "failures": 0}
+    differences: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         path = model_file(model, Path(folder), progress)
         warm, template = load(path)
         cold, _ = load(path)
+        copying = weights_for(warm.model_bytes)
         for number in range(scripts):
             rng = random.Random(f"{seed}/{number}")
-            with in_process(warm, template) as engine:
+            with in_process(warm, template, copying=copying) as engine:
                 for request in script(source, steps, rng):
                     chunks = engine.infill(request)
                     text = "".join(chunk.text for chunk in chunks)
-                    counts[_verdict(cold, engine.prompts[-1], text)] += 1
+                    copier = Copier(request.prefix, request.suffix, copying) if copying else None
+                    trace = Trace()
+                    expected = greedy(
+                        cold, engine.prompts[-1], MAX_TOKENS, copier=copier, trace=trace
+                    )
+                    logits = engine.logits()
+                    if logits is not None and trace.first is not None:
+                        differences.append(float(np.abs(logits - trace.first).max()))
+                    counts[_verdict(text, expected, trace)] += 1
                     counts["requests"] += 1
             if number % 50 == 49:
                 progress(f"{number + 1} of {scripts} scripts: {counts}")
@@ -60,14 +72,24 @@ def run(
         "max_tokens": MAX_TOKENS,
         "tolerance_logits": TOLERANCE,
     }
-    return report("exactness", parameters, counts)
+    compared = {
+        "compared": len(differences),
+        "over_tolerance": sum(difference > TOLERANCE for difference in differences),
+        "difference": {
+            "p50": round(quantile(differences, 0.5), 4),
+            "p99": round(quantile(differences, 0.99), 4),
+            "max": round(max(differences), 4),
+        }
+        if differences
+        else None,
+    }
+    return report("exactness", parameters, {**counts, "logits": compared})
 
 
-def _verdict(cold: TokenModel, prompt: TokenPrompt, text: str) -> str:
-    margins: list[float] = []
-    if greedy(cold, prompt, MAX_TOKENS, margins=margins) == text:
+def _verdict(text: str, expected: str, trace: Trace) -> str:
+    if text == expected:
         return "identical"
-    return "near_ties" if min(margins) < TOLERANCE else "failures"
+    return "near_ties" if min(trace.margins) < TOLERANCE else "failures"
 
 
 def script(source: str, steps: int, rng: random.Random) -> Iterator[InfillRequest]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from backends import engines
 from backends.backend import Chunk, InfillRequest
+from backends.decoding.copying import CopyWeights
 from backends.decoding.prompting import TokenPrompt
 from backends.decoding.scheduler import Scheduler
-from backends.decoding.token_model import TokenModel
+from backends.decoding.token_model import Logits, TokenModel
 from backends.errors import MidspanError
 from backends.frames import Load
 from fim import templates
@@ -20,8 +21,17 @@ from fim import templates
 class InProcess:
     """Submits requests and waits for them. `prompts` holds the prompt of each, in order."""
 
-    def __init__(self, model: TokenModel, template: templates.Template, *, speculate: bool) -> None:
-        self.scheduler = Scheduler(model, template, self._emit, speculate=speculate)
+    def __init__(
+        self,
+        model: TokenModel,
+        template: templates.Template,
+        *,
+        speculate: bool,
+        copying: CopyWeights | None,
+    ) -> None:
+        self.scheduler = Scheduler(
+            model, template, self._emit, speculate=speculate, copying=copying
+        )
         self.prompts: list[TokenPrompt] = []
         self._chunks: list[Chunk] = []
         self._error: MidspanError | None = None
@@ -46,6 +56,13 @@ class InProcess:
             raise self._error
         return self._chunks
 
+    def logits(self) -> Logits | None:
+        """Return those after the last request's prompt, where the scheduler still has them."""
+        cache, prompt = self.scheduler._cache, self.prompts[-1]
+        entry = cache._entries.get(prompt.key)
+        rows = cache.known(entry, len(prompt.tokens)) if entry is not None else []
+        return rows[0] if rows else None
+
 
 def load(path: Path) -> tuple[TokenModel, templates.Template]:
     """Load a GGUF with its template."""
@@ -62,10 +79,14 @@ def load(path: Path) -> tuple[TokenModel, templates.Template]:
 
 @contextmanager
 def in_process(
-    model: TokenModel, template: templates.Template, *, speculate: bool = True
+    model: TokenModel,
+    template: templates.Template,
+    *,
+    speculate: bool = True,
+    copying: CopyWeights | None = None,
 ) -> Iterator[InProcess]:
     """Run a scheduler for `model` until the block ends; its sequences are empty around it."""
-    runner = InProcess(model, template, speculate=speculate)
+    runner = InProcess(model, template, speculate=speculate, copying=copying)
     build = runner.scheduler._prompter.prompt
 
     def recorded(request: InfillRequest) -> TokenPrompt:

@@ -49,7 +49,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
-        self.cached_tokens = len(self.entry.tokens)
+        self.cached_tokens = min(len(self.entry.tokens), len(self.prompt.tokens))
         self.todo = self.prompt.tokens[self.cached_tokens :]
         stops = (*self.request.stop, "\n") if self.request.single_line else self.request.stop
         self._text = TextStream(self.prompt.pending, stops)

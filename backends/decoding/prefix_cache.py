@@ -15,8 +15,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from backends.decoding.known import KnownLogits
 from backends.decoding.snapshots import Snapshot, SnapshotStore, common_prefix
-from backends.decoding.token_model import TokenModel
+from backends.decoding.token_model import Logits, TokenModel
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ MIN_FORK = 16
 MIN_SNAPSHOT = 64
 MIN_USE = 0.5  # of a snapshot's tokens: what is put back and not of use takes time and room
 RESERVE = 0.25  # entries are saved when fewer sequences or cells than this share are left
+KNOWN_BYTES = 32 * 1024 * 1024  # of logits: those of a few suggestions, or of all for a small model
 BACKUP_GAIN = 8  # a backup is made again once this part of the entry, as 1/n, is not in it
 
 
@@ -55,9 +57,15 @@ class Entry:
 class PrefixCache:
     """The sequences of one TokenModel."""
 
-    def __init__(self, model: TokenModel, snapshots: SnapshotStore | None = None) -> None:
+    def __init__(
+        self,
+        model: TokenModel,
+        snapshots: SnapshotStore | None = None,
+        known_bytes: int = KNOWN_BYTES,
+    ) -> None:
         self._model = model
         self._snapshots = snapshots or SnapshotStore(0)
+        self._known = KnownLogits(known_bytes if model.can_rewind else 0)
         self._entries: dict[Hashable, Entry] = {}
         self._free = list(range(model.max_sequences - 1, -1, -1))
         self._clock = count(1)
@@ -67,9 +75,9 @@ class PrefixCache:
     ) -> Entry | None:
         """Return the entry that `tokens` are to be evaluated on, holding a true prefix of them.
 
-        With an `owner` (a document) it can be backed up. At most all but the last of `tokens` are
-        held, since its logits are needed. None when every sequence is busy: try again when one is
-        released.
+        With an `owner` (a document) it can be backed up. All but the last of `tokens` are held at
+        most, since its logits are needed; where they are `known`, all of them and what came after
+        them. None when every sequence is busy: try again when one is released.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.busy:
@@ -80,7 +88,11 @@ class PrefixCache:
                 return None
         entry.owner = owner
         self._restore(entry, tokens)
-        self._trim(entry, min(common_prefix(entry.tokens, tokens), len(tokens) - 1))
+        shared = common_prefix(entry.tokens, tokens)
+        if shared < len(tokens):
+            self._trim(entry, shared)
+        elif not self.known(entry, shared):
+            self._trim(entry, shared - 1)
         self._make_room(len(tokens) - len(entry.tokens), keep=entry)
         entry.busy = True
         entry.used = next(self._clock)
@@ -95,6 +107,14 @@ class PrefixCache:
     def appended(self, entry: Entry, tokens: Sequence[int]) -> None:
         """Note that `tokens` were evaluated after what `entry` holds."""
         entry.tokens.extend(tokens)
+
+    def note(self, entry: Entry, n: int, logits: Logits) -> None:
+        """Keep what the model said after the first `n` tokens of `entry`."""
+        self._known.note(entry.sequence, n, logits)
+
+    def known(self, entry: Entry, n: int) -> list[Logits]:
+        """Return what the model said after the first `n` tokens that `entry` holds, and on."""
+        return self._known.after(entry.sequence, n)
 
     def rewind(self, entry: Entry, n: int) -> None:
         """Forget what `entry` holds after its first `n` tokens: a draft that did not hold."""
@@ -204,6 +224,7 @@ class PrefixCache:
             return
         self._make_room(length, keep=entry)
         entry.tokens, entry.saved, entry.backed_up = [], 0, 0
+        self._known.cut(entry.sequence, 0)
         restored = self._model.restore(entry.sequence, snapshot.data)
         if restored and self._model.length(entry.sequence) == length:
             self._snapshots.used(snapshot)
@@ -227,6 +248,7 @@ class PrefixCache:
         if not self._model.trim(entry.sequence, n):
             n = self._return_to_mark(entry, n)
         del entry.tokens[n:]
+        self._known.cut(entry.sequence, n)
         entry.saved = min(entry.saved, n)
         entry.backed_up = min(entry.backed_up, n)
 
@@ -252,5 +274,6 @@ class PrefixCache:
 
     def _drop(self, entry: Entry) -> None:
         self._model.free(entry.sequence)
+        self._known.cut(entry.sequence, 0)
         del self._entries[entry.key]
         self._free.append(entry.sequence)

@@ -27,7 +27,7 @@ from backends.backend import Chunk, FinishReason, InfillRequest, Priority, Timin
 from backends.decoding.copying import Copier, CopyWeights
 from backends.decoding.generation import Generation
 from backends.decoding.healing import VocabularyIndex
-from backends.decoding.prefix_cache import Entry, PrefixCache
+from backends.decoding.prefix_cache import KNOWN_BYTES, Entry, PrefixCache
 from backends.decoding.prompting import Prompter, TokenPrompt
 from backends.decoding.snapshots import Snapshot, SnapshotStore
 from backends.decoding.speculation import Draft, DraftTuner
@@ -112,7 +112,12 @@ class Scheduler:
         self._copying = copying
         self._model = model
         self._emit = emit
-        self._cache = PrefixCache(model, SnapshotStore(memory.snapshot_bytes(model.cache_bytes)))
+        self._speculate = speculate and model.can_rewind
+        self._cache = PrefixCache(
+            model,
+            SnapshotStore(memory.snapshot_bytes(model.cache_bytes)),
+            known_bytes=KNOWN_BYTES if self._speculate else 0,
+        )
         self._prompter = Prompter(model, template, lambda: self._prefill_rate)
         self._index = VocabularyIndex(model.token_bytes, model.vocab.size)
         # Whatever control token comes, it is no text of the document: the hole ends there.
@@ -290,7 +295,7 @@ class Scheduler:
         if prompt is not None and entry is not None:
             warm = replace(request, max_tokens=0, deadline_ms=None)
             own = Waiting(next(self._own_ids), warm, time.perf_counter())
-            self._active.append(self._generation(own, prompt, entry))
+            self._begin(own, prompt, entry)
         del self._prepare_next[document]
 
     def _start(self, waiting: Waiting) -> bool:
@@ -306,14 +311,14 @@ class Scheduler:
         if entry is None:
             return False
         self._prompter.remember(prompt)
-        self._active.append(self._generation(waiting, prompt, entry))
+        self._begin(waiting, prompt, entry)
         return True
 
-    def _generation(self, waiting: Waiting, prompt: TokenPrompt, entry: Entry) -> Generation:
+    def _begin(self, waiting: Waiting, prompt: TokenPrompt, entry: Entry) -> None:
         request = waiting.request
         weights = self._copying
         copier = Copier(request.prefix, request.suffix, weights) if weights else None
-        return Generation(
+        generation = Generation(
             waiting.id,
             request,
             prompt,
@@ -324,6 +329,9 @@ class Scheduler:
             waiting.arrived,
             copier,
         )
+        self._active.append(generation)
+        if not generation.todo:
+            self._go_on(generation)
 
     def _step(self) -> None:
         batch = self._batch()
@@ -355,13 +363,30 @@ class Scheduler:
             return  # in mid-prefill
         kept, draft = len(entry.tokens), share.draft.tokens
         entry.tokens.extend(draft)
-        chunk = generation.advance(rows, draft)
+        for number, logits in enumerate(rows):
+            self._cache.note(entry, kept + number, logits)
+        self._pick(generation, rows, draft, kept)
         held = generation.held
         if draft:
             # A draft cut short by the end of the text was not wrong.
-            tested = held if chunk.finish_reason is not None else len(draft)
+            tested = held if generation not in self._active else len(draft)
             self._tuner.verified(share.draft.source, tested, held)
-            self._cache.rewind(entry, kept + held)
+
+    def _go_on(self, generation: Generation) -> None:
+        """Pick again from what the model said last time, as far as that is known."""
+        entry, start = generation.entry, len(generation.prompt.tokens)
+        rows = self._cache.known(entry, start)
+        self._pick(generation, rows, entry.tokens[start : start + len(rows) - 1], start)
+
+    def _pick(
+        self, generation: Generation, rows: list[Logits], draft: list[int], kept: int
+    ) -> None:
+        """Let a generation pick its next tokens; forget what its entry holds and it did not pick.
+
+        `rows` are the logits after `kept` tokens and after each of `draft`.
+        """
+        chunk = generation.advance(rows, draft)
+        self._cache.rewind(generation.entry, kept + generation.held)
         if chunk.finish_reason is not None:
             self._retire(generation, chunk)
         elif chunk.text:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.backend import FinishReason, InfillRequest
+from backends.backend import FinishReason, InfillRequest, Sampling
 from backends.decoding.prompting import TokenPrompt
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.token_model import Feed
@@ -67,7 +67,7 @@ def test_cached_generation_equals_cold_generation(
             got = warm.infill(InfillRequest(text[:cursor], text[cursor:], document, max_tokens=6))
             assert got.text == greedy(HashModel(), prompts[-1], 6)
             assert got.usage.prompt_tokens == len(prompts[-1].tokens)
-            assert got.usage.cached_tokens < got.usage.prompt_tokens
+            assert got.usage.cached_tokens <= got.usage.prompt_tokens
 
 
 def test_typing_evaluates_a_few_tokens_a_key() -> None:
@@ -80,12 +80,49 @@ def test_typing_evaluates_a_few_tokens_a_key() -> None:
             assert usage.prompt_tokens - usage.cached_tokens <= 3
 
 
-def test_the_same_place_again_evaluates_one_token() -> None:
-    with running(HashModel()) as engine:
+def test_the_same_place_again_evaluates_nothing() -> None:
+    model = HashModel()
+    with running(model) as engine:
         request = InfillRequest(SOURCE + "pri", "\n", "file:///a.py", max_tokens=4)
-        first, second = engine.infill(request), engine.infill(request)
+        first = engine.infill(request)
+        evaluated = model.evaluated
+        second = engine.infill(request)
         assert first.text == second.text
-        assert second.usage.cached_tokens == second.usage.prompt_tokens - 1
+        assert second.usage.cached_tokens == second.usage.prompt_tokens
+        assert model.evaluated == evaluated
+
+
+def test_typing_what_was_suggested_evaluates_only_what_is_new_at_its_end() -> None:
+    model = HashModel()
+    before, after = SOURCE + "x = ", "\n"
+    with running(model) as engine:
+        suggested = engine.infill(InfillRequest(before, after, "file:///a.py", max_tokens=12)).text
+        evaluated = model.evaluated
+        typed = before + suggested[:3]
+        rest = engine.infill(InfillRequest(typed, after, "file:///a.py", max_tokens=6)).text
+        assert suggested[3:].startswith(rest)
+        assert rest
+        assert model.evaluated == evaluated
+
+
+def test_sampling_again_from_what_is_known_is_sampling_afresh() -> None:
+    model = HashModel()
+    request = InfillRequest(
+        SOURCE, "\n", "file:///a.py", max_tokens=1, sampling=Sampling(temperature=50.0, seed=1)
+    )
+    with running(model) as engine:
+        engine.infill(request)
+        texts = {
+            engine.infill(replace(request, sampling=Sampling(temperature=50.0, seed=seed))).text
+            for seed in range(20)
+        }
+        cold = set()
+        for seed in range(20):
+            with running(HashModel()) as fresh:
+                sampling = Sampling(temperature=50.0, seed=seed)
+                cold.add(fresh.infill(replace(request, sampling=sampling)).text)
+    assert texts == cold
+    assert len(texts) > 1
 
 
 def test_documents_generate_at_once_as_they_do_alone() -> None:
@@ -194,7 +231,7 @@ def test_zero_tokens_warm_the_cache_and_say_nothing() -> None:
         warm = engine.infill(InfillRequest(SOURCE, "", "file:///a.py", max_tokens=0))
         assert (warm.text, warm.usage.completion_tokens) == ("", 0)
         usage = engine.infill(InfillRequest(SOURCE, "", "file:///a.py", max_tokens=2)).usage
-        assert usage.cached_tokens == usage.prompt_tokens - 1
+        assert usage.cached_tokens == usage.prompt_tokens
 
 
 def test_without_a_document_nothing_is_kept() -> None:
