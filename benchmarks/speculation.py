@@ -63,10 +63,9 @@ def run(
                             decoding[speculate] += last.timings.predicted_ms
                             whole[speculate] += last.timings.prompt_ms + last.timings.predicted_ms
                     prompts = engine.prompts
-        for request, prompt, *pair in zip(
-            requests, prompts, texts[True], texts[False], strict=True
-        ):
-            verdicts[_verdict(loaded, request, prompt, *pair, copying)] += 1
+        for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            pair = texts[True][number], texts[False][number]
+            verdicts[_verdict(loaded, request, prompt, pair, copying)] += 1
     results = {
         **_rates("", generated, decoding),
         **_rates("whole_request_", generated, whole),
