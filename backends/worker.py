@@ -7,7 +7,6 @@ input, and by the kernel's parent-death signal where there is one. Must not know
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ import time
 from dataclasses import replace
 from typing import BinaryIO
 
-from backends import engines, frames, memory
+from backends import child_process, engines, frames, memory
 from backends.backend import Capabilities, Chunk
 from backends.backups import BackupSender, Joiner, parts
 from backends.decoding.copying import weights_for
@@ -159,31 +158,15 @@ def _loaded(model: TokenModel, family: str, load_ms: float) -> frames.Loaded:
     )
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to end this process with its parent; elsewhere the end of input has to do."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def _claim_stdout() -> BinaryIO:
-    """Return the real stdout, and point descriptor 1 at stderr: native code prints there."""
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return sink
-
-
 def main() -> int:
     """Run a worker on this process's stdin and stdout."""
-    _die_with_parent()
+    child_process.die_with_parent()
     logging.basicConfig(
         level=os.environ.get("MIDSPAN_LOG_LEVEL", "INFO").upper(),
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    sink = _claim_stdout()
+    sink = child_process.claim_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the manager's to handle
     try:
         return Worker(sys.stdin.buffer, sink).run()

@@ -33,7 +33,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,49}")
 class Engine:
     """A row of the registry. `module` has `load(Load) -> TokenModel` and imports `runtime`.
 
-    One that `is_server` is no adapter but a program that the manager starts and speaks HTTP to.
+    One that `is_server` is no adapter but a program (`python -m module`) that the manager starts
+    and speaks HTTP to.
     """
 
     name: str
@@ -69,7 +70,7 @@ _OWN = (
     ),
     Engine(
         name="llama-server",
-        module="backends.llama_server",
+        module="backends.engines.llama_server",
         runtime="xllamacpp",
         distribution="xllamacpp",
         extra="llama-server",

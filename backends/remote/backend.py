@@ -136,6 +136,16 @@ class RemoteBackend:
         return self._probed.description
 
     @property
+    def pid(self) -> int | None:
+        """None: it runs elsewhere, or is somebody else's."""
+        return None
+
+    @property
+    def memory_bytes(self) -> int:
+        """None of this machine's that midspan counts."""
+        return 0
+
+    @property
     def in_flight(self) -> int:
         """Requests under way."""
         return len(self._flights)
