@@ -31,7 +31,7 @@ from backends.config import ModelSettings
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
 from backends.engines.hf_vocabulary import HfVocabulary
 from backends.engines.mlx_cache import Cells, Joined, Kind
-from backends.errors import BackendError, LoadFailed, Unsupported
+from backends.errors import BackendError, LoadFailed, MidspanError, Unsupported
 from backends.frames import Load
 from backends.model_folder import FolderHeader
 
@@ -68,7 +68,9 @@ def load(request: Load) -> MlxModel:
     try:
         with mx.stream(device):
             loaded = MlxModel(_read(header, settings), header, settings, device)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as exc:
+    except MidspanError:
+        raise
+    except Exception as exc:  # what mlx-lm makes of a configuration it does not expect
         raise LoadFailed(f"{request.name}: mlx-lm can't load it: {_reason(exc)}") from exc
     logger.info("loaded %s in %.0f ms", request.name, (time.perf_counter() - started) * 1000)
     return loaded
@@ -187,10 +189,9 @@ class MlxModel:
         self._sequences = [self._kind.new() for _ in range(MAX_SEQUENCES)]
         self._vocabulary = HfVocabulary(header, width)
         self.vocab = self._vocabulary.info
-        self.description = (
-            f"{header.architecture} {self.model_bytes >> 20} MB, mlx-lm {metadata.version('mlx-lm')} on "
-            f"{str(device.type).rpartition('.')[2]}"
-        )
+        version, where = metadata.version("mlx-lm"), str(device.type).rpartition(".")[2]
+        size = self.model_bytes >> 20
+        self.description = f"{header.architecture} {size} MB, mlx-lm {version} on {where}"
 
     def _tested(self, header: FolderHeader) -> tuple[Cells, int]:
         """Return a sequence of the test's tokens, and the width of their logits.
