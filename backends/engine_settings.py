@@ -20,8 +20,10 @@ _COMMON: Final = frozenset(
     {"path", "engine", "context_length", "threads", "batch", "kv_type", "device", "family"}
     | {"chat_template", "reasoning_effort", "verbose"}
 )
+_LLAMA: Final = frozenset({"gpu_layers", "low_vram", "mmap", "mlock"})
 SETTINGS: Final = {
-    "llama-cpp": _COMMON | {"gpu_layers", "low_vram", "mmap", "mlock"},
+    "llama-cpp": _COMMON | _LLAMA,
+    "llama-server": _COMMON | _LLAMA | {"binary"},
     "transformers": _COMMON | {"device_map", "dtype", "attention", "compile", "quantize"},
     "mlx": _COMMON - {"threads"} | {"dtype", "quantize"},
 }

@@ -61,7 +61,8 @@ _LOAD_MODES = {
     (False, False): llama.LLAMA_LOAD_MODE_NONE,
     (False, True): llama.LLAMA_LOAD_MODE_MLOCK,
 }
-_LEVEL_WARNING = 3  # ggml.h: GGML_LOG_LEVEL_WARN
+_LEVEL_DEBUG = 1  # ggml.h: GGML_LOG_LEVEL_DEBUG, a line for each node of the graph
+_LEVEL_WARNING = 3
 _LEVEL_ERROR = 4
 
 
@@ -80,7 +81,8 @@ class _Log:
         line = text.decode("utf-8", "replace").strip()
         if level == _LEVEL_ERROR and line:
             self.last_error = line
-        if line and (self.verbose or level in (_LEVEL_WARNING, _LEVEL_ERROR)):
+        wanted = level != _LEVEL_DEBUG if self.verbose else level in (_LEVEL_WARNING, _LEVEL_ERROR)
+        if line and wanted:
             logger.debug("llama.cpp: %s", line)
 
 
@@ -317,12 +319,29 @@ class LlamaCppModel:
             control_tokens={(text[t] or b"").decode("utf-8", "replace"): t for t in control},
             end_tokens=frozenset(t for t in control if llama.llama_vocab_is_eog(self._handle, t)),
             bos=int(llama.llama_vocab_bos(self._handle)) if wants_bos else None,
+            chat_template=self._meta("tokenizer.chat_template"),
+            template_tokens=self._template_tokens(),
         )
 
+    def _template_tokens(self) -> dict[str, str]:
+        """Return the tokens that chat templates name, as far as there are such."""
+        found = {}
+        for name in ("bos", "eos", "pad"):
+            token = getattr(llama, f"llama_vocab_{name}")(self._handle)
+            if token >= 0:
+                text = llama.llama_vocab_get_text(self._handle, token) or b""
+                found[f"{name}_token"] = text.decode("utf-8", "replace")
+        return found
+
     def _meta(self, key: str) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        found = llama.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace") if found >= 0 else ""
+        """Return a text of the file's metadata, "" where it has none; templates are long."""
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            needed = llama.llama_model_meta_val_str(self._model, key.encode(), buffer, size)
+            if needed < size:
+                return buffer.value.decode("utf-8", "replace") if needed >= 0 else ""
+            size = needed + 1
 
     def _describe(self, request: Load) -> str:
         buffer = ctypes.create_string_buffer(128)
