@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from backends import __version__, launcher
@@ -30,6 +31,16 @@ class _Answer(NamedTuple):
     status: int
     body: bytes
     keep_alive: bool
+    of_stream: bool = False  # an event, which can be an error with any status
+
+
+class _Head(NamedTuple):
+    status: int
+    headers: dict[bytes, bytes]
+
+    @property
+    def keep_alive(self) -> bool:
+        return self.headers.get(b"connection", b"").lower() != b"close"
 
 
 class _Connection(NamedTuple):
@@ -70,6 +81,60 @@ class ManagerClient:
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         # An editor may hold half of a surrogate pair; JSON on the wire may not.
         return await self._call("POST", path, text.encode("utf-8", "replace"), timeout)
+
+    async def stream(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        *,
+        patience: float = 600,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """POST `body` and yield the JSON of each server-sent event, on a connection of its own.
+
+        `patience` is for one event, in seconds. Closing the generator closes the connection, which
+        cancels the work. Raises the error that the manager answered with, in mid-stream too.
+        """
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )
+        endpoint = await self.ensure()
+        try:
+            connection = await _connect(endpoint)
+            try:
+                async with aclosing(self._events(connection, path, text)) as events:
+                    while True:
+                        async with asyncio.timeout(patience):
+                            value = await anext(events)
+                        yield value
+            except StopAsyncIteration:
+                return
+            finally:
+                connection.writer.transport.abort()
+        except TimeoutError as exc:
+            said = f"The backend manager sent nothing for {patience:g} s."
+            raise ManagerUnavailable(said) from exc
+        except (OSError, asyncio.IncompleteReadError, _NoAnswer) as exc:
+            raise ManagerUnavailable(f"The backend manager went away ({exc!r}).") from exc
+
+    async def _events(
+        self, connection: _Connection, path: str, body: bytes
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        reader = connection.reader
+        connection.writer.write(self._head(connection.endpoint, "POST", path, body) + body)
+        head = await _read_head(reader)
+        if head.status != 200:
+            _decode(_Answer(head.status, await _read_body(reader, head), head.keep_alive))
+        buffer = b""
+        async for piece in _chunks(reader):
+            *blocks, buffer = (buffer + piece).split(b"\n\n")
+            if len(buffer) > MAX_BODY:
+                raise _malformed("an event is too long")
+            for block in blocks:
+                data = block.partition(b"data: ")[2]
+                if data == b"[DONE]":
+                    return
+                yield _decode(_Answer(head.status, data, False, of_stream=True))
+        raise asyncio.IncompleteReadError(buffer, None)
 
     async def ensure(self) -> Endpoint:
         """Find the manager, or start it. Raises ManagerUnavailable."""
@@ -122,17 +187,9 @@ class ManagerClient:
         self, connection: _Connection, method: str, path: str, body: bytes
     ) -> _Answer:
         endpoint, reader, writer = connection
-        head = (
-            f"{method} {path} HTTP/1.1\r\n"
-            f"Host: {endpoint.host}:{endpoint.port}\r\n"
-            f"Authorization: Bearer {endpoint.token}\r\n"
-            f"User-Agent: {self._agent}\r\n"
-        )
-        if method == "POST":
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         keep = False
         try:
-            writer.write(f"{head}\r\n".encode("latin-1") + body)
+            writer.write(self._head(endpoint, method, path, body) + body)
             answer = await _read_answer(reader)
             keep = answer.keep_alive and self._idle is None
             return answer
@@ -142,6 +199,17 @@ class ManagerClient:
             else:
                 writer.transport.abort()  # also when cancelled: this is what cancels the work
 
+    def _head(self, endpoint: Endpoint, method: str, path: str, body: bytes) -> bytes:
+        head = (
+            f"{method} {path} HTTP/1.1\r\n"
+            f"Host: {endpoint.host}:{endpoint.port}\r\n"
+            f"Authorization: Bearer {endpoint.token}\r\n"
+            f"User-Agent: {self._agent}\r\n"
+        )
+        if method == "POST":
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        return f"{head}\r\n".encode("latin-1")
+
 
 async def _connect(endpoint: Endpoint) -> _Connection:
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, limit=MAX_LINE)
@@ -149,6 +217,11 @@ async def _connect(endpoint: Endpoint) -> _Connection:
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> _Answer:
+    head = await _read_head(reader)
+    return _Answer(head.status, await _read_body(reader, head), head.keep_alive)
+
+
+async def _read_head(reader: asyncio.StreamReader) -> _Head:
     try:
         line = await reader.readline()
     except ConnectionError as exc:
@@ -161,13 +234,19 @@ async def _read_answer(reader: asyncio.StreamReader) -> _Answer:
     status = rest[:3]
     if version != b"HTTP/1.1" or not status.isdigit():
         raise _malformed("it is not HTTP/1.1")
-    headers = await _read_headers(reader)
-    if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
-        body = await _read_chunked(reader)
-    else:
-        body = await reader.readexactly(_length(headers.get(b"content-length", b""), 10))
-    keep_alive = headers.get(b"connection", b"").lower() != b"close"
-    return _Answer(int(status), body, keep_alive)
+    return _Head(int(status), await _read_headers(reader))
+
+
+async def _read_body(reader: asyncio.StreamReader, head: _Head) -> bytes:
+    if b"chunked" not in head.headers.get(b"transfer-encoding", b"").lower():
+        length = _length(head.headers.get(b"content-length", b""), 10)
+        return await reader.readexactly(length)
+    body = bytearray()
+    async for chunk in _chunks(reader):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise _malformed("its body is too long")
+    return bytes(body)
 
 
 async def _read_headers(reader: asyncio.StreamReader) -> dict[bytes, bytes]:
@@ -184,16 +263,12 @@ async def _read_headers(reader: asyncio.StreamReader) -> dict[bytes, bytes]:
     raise _malformed("it has too many headers")
 
 
-async def _read_chunked(reader: asyncio.StreamReader) -> bytes:
-    body = bytearray()
-    while True:
-        size = _length((await reader.readuntil(b"\n")).split(b";")[0].strip(), 16)
-        if len(body) + size > MAX_BODY:
-            raise _malformed("its body is too long")
-        body += await reader.readexactly(size)
+async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while size := _length((await reader.readuntil(b"\n")).split(b";")[0].strip(), 16):
+        chunk = await reader.readexactly(size)
         await reader.readuntil(b"\n")
-        if size == 0:
-            return bytes(body)
+        yield chunk
+    await reader.readuntil(b"\n")
 
 
 def _length(digits: bytes, base: int) -> int:
@@ -213,9 +288,9 @@ def _decode(answer: _Answer) -> dict[str, Any]:
         raise _malformed("its body is not JSON") from exc
     if not isinstance(value, dict):
         raise _malformed("its body is no object")
-    if answer.status == 200:
-        return value
     error = value.get("error")
+    if answer.status == 200 and not (answer.of_stream and error):
+        return value
     if not isinstance(error, dict):
         raise MidspanError(f"The backend manager answered with status {answer.status}.")
     raise from_wire(str(error.get("kind")), str(error.get("message")))

@@ -269,3 +269,95 @@ async def test_cancelling_while_the_manager_starts_does_not_break_the_next_call(
         endpoint: Any = launcher.find()
         if endpoint is not None:
             await asyncio.to_thread(launcher.stop, endpoint)
+
+
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunked(*parts: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def streaming(answer: bytes) -> Handler:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    return handle
+
+
+async def test_stream_yields_events_however_they_are_cut(client: ManagerClient) -> None:
+    body = 'event: x\ndata: {"a":"é"}\n\ndata: {"a":2}\n\ndata: [DONE]\n\n'.encode()
+    for size in (1, 7, len(body)):
+        parts = [body[at : at + size] for at in range(0, len(body), size)]
+        async with server(streaming(SSE + chunked(*parts) + b"0\r\n\r\n")):
+            found = [value async for value in client.stream("/x", {})]
+        assert found == [{"a": "é"}, {"a": 2}]
+
+
+async def test_stream_raises_what_it_was_answered_with(client: ManagerClient) -> None:
+    error = b'{"error":{"kind":"unknown_model","message":"No such model."}}'
+    head = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(error)
+    async with server(streaming(head + error)):
+        with pytest.raises(UnknownModel, match="No such model"):
+            await anext(client.stream("/x", {}))
+
+
+async def test_stream_raises_an_error_in_its_middle(client: ManagerClient) -> None:
+    events = b'data: {"a":1}\n\ndata: {"error":{"kind":"worker_died","message":"Died."}}\n\n'
+    async with server(streaming(SSE + chunked(events))):
+        stream = client.stream("/x", {})
+        assert await anext(stream) == {"a": 1}
+        with pytest.raises(WorkerDied):
+            await anext(stream)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        chunked(b'data: {"a":'),
+        chunked(b'data: {"a":1'),
+        chunked(b"data: [1]\n\n"),
+        chunked(b"\xff\n\n"),
+        b"zz\r\n",
+        b"0\r\n\r\n",  # ended without [DONE]
+    ],
+)
+async def test_stream_that_is_cut_or_malformed_is_unavailable(
+    client: ManagerClient, rest: bytes
+) -> None:
+    async with server(streaming(SSE + rest)):
+        with pytest.raises(ManagerUnavailable):
+            await anext(client.stream("/x", {}))
+
+
+async def test_stream_that_says_nothing_is_given_up(client: ManagerClient) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(SSE)
+        await reader.read()
+
+    async with server(handle):
+        with pytest.raises(ManagerUnavailable, match=r"nothing for 0\.1 s"):
+            await anext(client.stream("/x", {}, patience=0.1))
+
+
+async def test_stream_that_is_closed_closes_its_connection(client: ManagerClient) -> None:
+    gone = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(SSE + chunked(b'data: {"a":1}\n\n'))
+        try:
+            await reader.read()
+        finally:
+            gone.set()
+
+    async with server(handle):
+        stream = client.stream("/x", {})
+        await anext(stream)
+        await stream.aclose()
+        async with asyncio.timeout(20):
+            await gone.wait()
