@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from backends import frames
-from backends.backend import Capabilities, Chunk, InfillRequest
+from backends.backend import Capabilities, ChatRequest, Chunk, InfillRequest
 from backends.backups import Backups, Joiner, parts
 from backends.errors import (
     BackendError,
@@ -81,7 +81,7 @@ class LocalBackend:
         self._liveness = liveness
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
-        self._documents: dict[str, int] = {}  # document → its newest request
+        self._owners: dict[str, int] = {}  # document or session → its newest request
         self._said: deque[str] = deque(maxlen=KEPT_LINES)
         self._loaded: asyncio.Future[frames.Loaded] = asyncio.get_running_loop().create_future()
         self._last_pong = 0.0
@@ -170,20 +170,31 @@ class LocalBackend:
         """Requests under way."""
         return len(self._pending)
 
-    async def infill(self, request: InfillRequest) -> AsyncGenerator[Chunk, None]:
+    def infill(self, request: InfillRequest) -> AsyncGenerator[Chunk, None]:
         """Stream the completion. A newer request for the same document cancels this one.
 
         A cancelled one still ends with a chunk, unless its iterator was closed.
         """
+        return self._stream(frames.Infill(next(self._ids), request), request.document)
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Stream the answer. A newer request of the same session cancels this one."""
+        owner = None if request.session is None else f"chat {request.session}"
+        return self._stream(frames.Chat(next(self._ids), request), owner)
+
+    async def _stream(
+        self, message: frames.Infill | frames.Chat, owner: str | None
+    ) -> AsyncGenerator[Chunk, None]:
+        """Send a request and yield what comes back, to its end."""
         if self._dead is not None:
             raise self._dead
-        id = next(self._ids)
+        id = message.id
         pending = self._pending[id] = _Pending()
         self._count_pending()
-        self._supersede(request.document, id)
+        self._supersede(owner, id)
         ended = False
         try:
-            await self._send(frames.Infill(id, request))
+            await self._send(message)
             while not ended:
                 answer = await pending.answers.get()
                 if isinstance(answer, MidspanError):
@@ -193,8 +204,8 @@ class LocalBackend:
                 yield answer
         finally:
             del self._pending[id]
-            if request.document is not None and self._documents.get(request.document) == id:
-                del self._documents[request.document]
+            if owner is not None and self._owners.get(owner) == id:
+                del self._owners[owner]
             self._count_pending()
             if not ended:
                 self._post(frames.Cancel(id))
@@ -282,12 +293,12 @@ class LocalBackend:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
 
-    def _supersede(self, document: str | None, id: int) -> None:
-        if document is None:
+    def _supersede(self, owner: str | None, id: int) -> None:
+        if owner is None:
             return
-        if (older := self._documents.get(document)) is not None:
+        if (older := self._owners.get(owner)) is not None:
             self._post(frames.Cancel(older))
-        self._documents[document] = id
+        self._owners[owner] = id
 
     def _count_pending(self) -> None:
         full, empty = (self._busy, self._idle) if self._pending else (self._idle, self._busy)
@@ -366,7 +377,7 @@ class LocalBackend:
 
     def _ended(self) -> None:
         status = self._process.returncode or 0
-        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended ({status})"
+        how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended ({status})"
         said = f" Its last words: {self._said[-1]}" if self._said and status >= 0 else ""
         was_loading = not self._loaded.done()
         error: BackendError
@@ -423,7 +434,8 @@ class LocalBackend:
                 return
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return what a signal is called."""
     try:
         return signal.Signals(number).name
     except ValueError:

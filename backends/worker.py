@@ -14,17 +14,21 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from typing import BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from backends import child_process, engines, frames, memory
-from backends.backend import Capabilities, Chunk
+from backends.backend import Capabilities, ChatRequest, Chunk
 from backends.backups import BackupSender, Joiner, parts
 from backends.decoding.copying import weights_for
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.snapshots import Snapshot
 from backends.decoding.token_model import TokenModel
-from backends.errors import MidspanError, NoFim, Unsupported
+from backends.errors import MidspanError, Unsupported
 from fim import templates
+
+if TYPE_CHECKING:
+    from backends.decoding.chat import Chats
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ class Worker:
         self._source = source
         self._sink = sink
         self._sink_lock = threading.Lock()
+        self._no_chat_reason = ""
 
     def run(self) -> int:
         """Load the model of the first frame and serve until the end of input; the exit status."""
@@ -60,14 +65,17 @@ class Worker:
             architecture=model.vocab.architecture,
             name=templates.called(model.vocab.name, request.path),
         )
-        if isinstance(template, templates.NoFim):
-            raise NoFim(f"{request.name} can't fill in the middle: {template.reason}")
+        chats, no_chat_reason = _chats(model, request.settings.chat_template)
+        self._no_chat_reason = no_chat_reason
         copying = weights_for(model.model_bytes)
         backups = BackupSender(request.backup_bytes, self._send, lambda: scheduler.active > 0)
-        scheduler = Scheduler(model, template, self._emit, copying=copying, backups=backups)
+        scheduler = Scheduler(
+            model, template, self._emit, copying=copying, backups=backups, chats=chats
+        )
         scheduler.warm_up()
         load_ms = (time.perf_counter() - started) * 1000
-        self._send(_loaded(model, template.family, load_ms))
+        capabilities = _capabilities(model, template, chats, no_chat_reason)
+        self._send(_loaded(model, capabilities, load_ms))
         loop = threading.Thread(target=_run_or_die, args=(scheduler,), name="scheduler")
         loop.start()
         try:
@@ -79,6 +87,8 @@ class Worker:
         finally:
             scheduler.stop()
             loop.join()
+            if chats is not None:
+                chats.close()
             model.close()
 
     def _read(self, scheduler: Scheduler, cold_prefill_ms: float | None) -> int:
@@ -91,8 +101,8 @@ class Worker:
                     if request.prompt_ms is None:
                         request = replace(request, prompt_ms=cold_prefill_ms)
                     scheduler.submit(id, request)
-                case frames.Chat(id=id):
-                    self._emit(id, Unsupported("Chat is not there yet."))
+                case frames.Chat(id=id, request=conversation):
+                    self._chat(scheduler, id, conversation)
                 case frames.Cancel(id=id):
                     scheduler.cancel(id)
                 case frames.Ping(id=id):
@@ -105,6 +115,12 @@ class Worker:
                 case frames.Load():
                     raise frames.FrameError("a worker loads one model")
         return 0
+
+    def _chat(self, scheduler: Scheduler, id: int, request: ChatRequest) -> None:
+        if self._no_chat_reason:
+            self._emit(id, Unsupported(self._no_chat_reason))
+        else:
+            scheduler.submit(id, request)
 
     def _hand_over(self, scheduler: Scheduler, limit: int) -> None:
         """Send what is cached, up to `limit` bytes; the scheduler must have ended."""
@@ -147,9 +163,51 @@ def _pong(id: int, scheduler: Scheduler) -> frames.Pong:
     return frames.Pong(id, scheduler.active, scheduler.generating, scheduler.evaluated_tokens)
 
 
-def _loaded(model: TokenModel, family: str, load_ms: float) -> frames.Loaded:
+def _chats(model: TokenModel, template_file: str) -> tuple[Chats | None, str]:
+    """Return the model's chats, else None and the reason why it has none, for the user."""
+    source = model.vocab.chat_template
+    if template_file:
+        try:
+            source = Path(template_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            return None, f"The chat template {template_file} can't be read: {exc}."
+    if not source:
+        return None, (
+            "This model has no chat template, so it can't chat. Choose a chat or instruct model, "
+            "or set chat_template to a Jinja file if you know the form it was trained on."
+        )
+    # Not for models without a template: the starter must not wait for Jinja.
+    from backends.decoding.chat import Chats
+    from backends.decoding.chat_template import ChatTemplate
+
+    try:
+        return Chats(model, ChatTemplate(source, model.vocab.template_tokens)), ""
+    except MidspanError as exc:
+        return None, str(exc)
+
+
+def _capabilities(
+    model: TokenModel,
+    template: templates.Template | templates.NoFim,
+    chats: Chats | None,
+    no_chat_reason: str,
+) -> Capabilities:
+    no_fim = isinstance(template, templates.NoFim)
+    return Capabilities(
+        fim=not no_fim,
+        no_fim_reason=template.reason if isinstance(template, templates.NoFim) else "",
+        family="" if isinstance(template, templates.NoFim) else template.family,
+        context_length=model.context_length,
+        chat=chats is not None,
+        no_chat_reason=no_chat_reason,
+        tools=chats is not None and chats.can_constrain,
+        steering=model.can_steer,
+    )
+
+
+def _loaded(model: TokenModel, capabilities: Capabilities, load_ms: float) -> frames.Loaded:
     return frames.Loaded(
-        capabilities=Capabilities(fim=True, family=family, context_length=model.context_length),
+        capabilities=capabilities,
         model_bytes=model.model_bytes,
         context_length=model.context_length,
         load_ms=load_ms,

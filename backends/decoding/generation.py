@@ -1,7 +1,8 @@
 """One request on its way through the model, as a state machine without a model.
 
 waiting → prefill (`todo` holds more than one token) → decode (one token a step) → finished.
-Rule: pure but for its random generator; the scheduler feeds it logits and sends what it returns.
+Rule: counts tokens and time, and leaves what they say to its writer; the scheduler feeds it logits
+and sends what it returns.
 """
 
 from __future__ import annotations
@@ -9,18 +10,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-import numpy as np
-
-from backends.backend import Chunk, FinishReason, InfillRequest, Timings, Usage
-from backends.decoding.copying import Copier
-from backends.decoding.healing import VocabularyIndex
+from backends.backend import ChatRequest, Chunk, FinishReason, InfillRequest, Timings, Usage
 from backends.decoding.prefix_cache import Entry
-from backends.decoding.prompting import TokenPrompt
-from backends.decoding.sampling import pick
 from backends.decoding.speculation import MAX_DRAFT, MAX_MATCH, Draft, Source, lookup
-from backends.decoding.text import TextStream
-from backends.decoding.token_model import Logits, TokenModel
+from backends.decoding.token_model import Logits
+from backends.decoding.writing import Writer, Written
+
+Request = InfillRequest | ChatRequest
+
+
+class Prompt(Protocol):
+    """What a generation needs to know of its prompt."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """All of it."""
+        ...
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the document has more text than is shown."""
+        ...
+
+    @property
+    def mark_at(self) -> int:
+        """The length at which a model that can't be trimmed is to be marked."""
+        ...
 
 
 @dataclass(slots=True)
@@ -28,32 +45,25 @@ class Generation:
     """A generation under way. `todo` are tokens to evaluate before the next one can be picked."""
 
     id: int
-    request: InfillRequest
-    prompt: TokenPrompt
+    request: Request
+    prompt: Prompt
     entry: Entry
-    model: TokenModel
-    index: VocabularyIndex
-    end_tokens: frozenset[int]
+    writer: Writer
+    context_length: int
     arrived: float  # time.perf_counter() seconds
-    copier: Copier | None = None
     todo: list[int] = field(init=False)
     cached_tokens: int = field(init=False)
     started: float = field(init=False)
     completion_tokens: int = 0
     held: int = 0  # how many tokens of the last draft the model agreed with
     cancelled: bool = False
-    _healed: int = 0
+    _free: int = 0
     _first_token: float | None = None
-    _text: TextStream = field(init=False)
-    _rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
         self.cached_tokens = min(len(self.entry.tokens), len(self.prompt.tokens))
         self.todo = self.prompt.tokens[self.cached_tokens :]
-        stops = (*self.request.stop, "\n") if self.request.single_line else self.request.stop
-        self._text = TextStream(self.prompt.pending, stops)
-        self._rng = np.random.default_rng(self.request.sampling.seed)
 
     @property
     def deadline(self) -> float:
@@ -72,19 +82,16 @@ class Generation:
         del self.todo[:n]
 
     @property
-    def to_anchor(self) -> int:
-        """Return how many tokens are missing up to the last before the anchor's end.
-
-        Not to its end: with nothing typed, the logits after the very last one are needed.
-        """
-        return len(self.prompt.anchored.tokens) - 1 - len(self.entry.tokens)
+    def to_mark(self) -> int:
+        """Return how many tokens are missing up to where a recurrent model is marked."""
+        return self.prompt.mark_at - len(self.entry.tokens)
 
     def draft(self, length: Callable[[Source], int], room: int) -> Draft:
         """Guess what comes after `todo`: `length(source)` tokens, `room` at most.
 
         None while healing or in prefill.
         """
-        if len(self.todo) != 1 or self._first_token is None or self._text.pending:
+        if len(self.todo) != 1 or self._first_token is None or not self.writer.draftable:
             return Draft()
         room = min(room, self._left() - 1, self._room() - 1)
         current = [*self.entry.tokens[-MAX_MATCH:], *self.todo]
@@ -107,87 +114,69 @@ class Generation:
 
         With a draft, `rows` goes on with the logits after each of its tokens, and picking goes on
         as long as the draft says the same; `held` is how much of it did. The chunk carries a
-        finish reason when it is the last.
+        finish reason when it is the last. Raises MidspanError, which ends the generation.
         """
         if self._first_token is None:
             self._first_token = time.perf_counter()
         self.held = 0
         if self.request.max_tokens == 0:
             return self.finish(FinishReason.LENGTH)
-        text = ""
+        said: list[Written] = []
         tokens: list[int] = []
         for position, logits in enumerate(rows):
-            picked = self._pick(logits)
+            picked = self.writer.pick(logits)
             if picked is None:
-                return self.finish(FinishReason.STOP, text, tokens)
+                return self.finish(FinishReason.STOP, said, tokens)
             tokens.append(picked)
-            healing = bool(self._text.pending)
-            emitted = self._text.push(self.model.token_bytes(picked))
-            text += emitted.text
-            if emitted.stopped_by:
-                word = emitted.stopped_by if emitted.stopped_by in self.request.stop else ""
-                return self.finish(FinishReason.STOP, text, tokens, word)
-            if healing and not self._text.written:
-                self._healed += 1  # it repeats what the document holds: not the caller's budget
+            self.completion_tokens += 1
+            written = self.writer.push(picked)
+            said.append(written)
+            if written.ended:
+                return self.finish(FinishReason.STOP, said, tokens)
+            self._free += written.free
             if self._left() <= 0 or self._room() <= 0:
-                return self.finish(FinishReason.LENGTH, text, tokens)
+                return self.finish(FinishReason.LENGTH, said, tokens)
             if position >= len(draft) or draft[position] != picked:
                 break
             self.held += 1
         self.todo = tokens[-1:]
-        return Chunk(text, tuple(tokens))
-
-    def _pick(self, logits: Logits) -> int | None:
-        """Return the next token, None where the model ends the hole."""
-        pending = self._text.pending
-        allowed = self.index.agreeing(pending) if pending else None
-        if allowed is not None and not len(allowed):
-            return None  # the vocabulary can't spell what the document holds
-        token = pick(self._with_copying(logits), self.request.sampling, self._rng, allowed)
-        if token in self.end_tokens:
-            return None
-        self.completion_tokens += 1
-        return token
-
-    def _with_copying(self, logits: Logits) -> Logits:
-        """Return the logits, those of tokens that copy from the document raised."""
-        if self.copier is None:
-            return logits
-        ahead, bonus = self.copier.ahead(bytes(self._text.written), self._text.pending)
-        if not ahead:
-            return logits
-        raised = logits.copy()
-        raised[self.index.spelling(ahead)] += bonus
-        return raised
+        return Chunk(_text(said), tuple(tokens), reasoning=_reasoning(said))
 
     def _left(self) -> int:
-        return self.request.max_tokens - (self.completion_tokens - self._healed)
+        return self.request.max_tokens - (self.completion_tokens - self._free)
 
     def _room(self) -> int:
-        return self.model.context_length - len(self.prompt.tokens) - self.completion_tokens
+        return self.context_length - len(self.prompt.tokens) - self.completion_tokens
 
     def finish(
-        self,
-        reason: FinishReason,
-        text: str = "",
-        tokens: Sequence[int] = (),
-        stopping_word: str = "",
+        self, reason: FinishReason, said: Sequence[Written] = (), tokens: Sequence[int] = ()
     ) -> Chunk:
-        """Return the last chunk. What was held back as a possible stop is part of the text."""
+        """Return the last chunk: what was `said` since the one before, and the writer's rest."""
         # A generation stopped in mid-prefill has only used what it has evaluated.
         used = len(self.prompt.tokens) - (len(self.todo) if self._first_token is None else 0)
         now = time.perf_counter()
         first = self._first_token or now
+        rest = self.writer.finish(reason)
         return Chunk(
-            text + self._text.flush(),
+            _text(said) + rest.text,
             tuple(tokens),
-            reason,
+            rest.reason,
             Usage(used, self.cached_tokens, self.completion_tokens),
             Timings(
                 queue_ms=(self.started - self.arrived) * 1000,
                 prompt_ms=(first - self.started) * 1000,
                 predicted_ms=(now - first) * 1000,
             ),
-            stopping_word,
+            said[-1].stopping_word if said else "",
             self.prompt.truncated,
+            _reasoning(said) + rest.reasoning,
+            rest.tool_calls,
         )
+
+
+def _text(said: Sequence[Written]) -> str:
+    return "".join(written.text for written in said)
+
+
+def _reasoning(said: Sequence[Written]) -> str:
+    return "".join(written.reasoning for written in said)

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from backends.backend import SteeringUse
 from backends.decoding.known import KnownLogits
 from backends.decoding.snapshots import Snapshot, SnapshotStore, common_prefix
 from backends.decoding.token_model import Logits, TokenModel
@@ -32,6 +33,9 @@ KNOWN_BYTES = 32 * 1024 * 1024  # of logits: those of a few suggestions, or of a
 BACKUP_GAIN = 8  # a backup is made again once this part of the entry, as 1/n, is not in it
 
 
+Steering = tuple[SteeringUse, ...]
+
+
 @dataclass(slots=True)
 class Entry:
     """A sequence and the tokens it holds; `busy` while a generation feeds it.
@@ -39,7 +43,8 @@ class Entry:
     `previous` are the last tokens that were generated here: drafts are taken from them. The first
     `saved` tokens were in a snapshot when it was last made. `mark` is where a model that can't be
     trimmed can be put back to. `owner` is whose it is, and `backed_up` how many of its first
-    tokens are safe from a crash of this process.
+    tokens are safe from a crash of this process. What was computed under one `steering` is of no
+    use under another: such an entry shares with its like alone, and no copy of it is made.
     """
 
     key: Hashable
@@ -52,6 +57,7 @@ class Entry:
     mark: Snapshot | None = None
     owner: str | None = None
     backed_up: int = 0
+    steering: Steering = ()
 
 
 class PrefixCache:
@@ -71,7 +77,11 @@ class PrefixCache:
         self._clock = count(1)
 
     def acquire(
-        self, key: Hashable, tokens: Sequence[int], owner: str | None = None
+        self,
+        key: Hashable,
+        tokens: Sequence[int],
+        owner: str | None = None,
+        steering: Steering = (),
     ) -> Entry | None:
         """Return the entry that `tokens` are to be evaluated on, holding a true prefix of them.
 
@@ -79,14 +89,15 @@ class PrefixCache:
         most, since its logits are needed; where they are `known`, all of them and what came after
         them. None when every sequence is busy: try again when one is released.
         """
+        key = (key, steering) if steering else key
         entry = self._entries.get(key)
         if entry is not None and entry.busy:
             return None
         if entry is None:
-            entry = self._new(key, tokens)
+            entry = self._new(key, tokens, steering)
             if entry is None:
                 return None
-        entry.owner = owner
+        entry.owner = None if steering else owner
         self._restore(entry, tokens)
         shared = common_prefix(entry.tokens, tokens)
         if shared < len(tokens):
@@ -140,7 +151,9 @@ class PrefixCache:
         idle = [entry for entry in self._entries.values() if not entry.busy]
         idle.sort(key=lambda entry: entry.used)
         next_to_go = idle[: max(1, int(RESERVE * len(idle)))]
-        unsaved = (e for e in next_to_go if len(e.tokens) - e.saved >= MIN_SNAPSHOT)
+        unsaved = (
+            e for e in next_to_go if len(e.tokens) - e.saved >= MIN_SNAPSHOT and not e.steering
+        )
         return next(unsaved, None)
 
     def save(self) -> None:
@@ -184,7 +197,7 @@ class PrefixCache:
         """Yield everything that is held and worth keeping, most recently used first."""
         for entry in sorted(self._entries.values(), key=lambda entry: -entry.used):
             held = self._model.length(entry.sequence)
-            if held == len(entry.tokens) >= MIN_SNAPSHOT:
+            if held == len(entry.tokens) >= MIN_SNAPSHOT and not entry.steering:
                 yield Snapshot(entry.tokens, self._model.snapshot(entry.sequence))
         yield from self._snapshots.newest_first()
 
@@ -192,13 +205,13 @@ class PrefixCache:
         """Return the KV cells in use, counting shared ones for each sharer."""
         return sum(len(entry.tokens) for entry in self._entries.values())
 
-    def _new(self, key: Hashable, tokens: Sequence[int]) -> Entry | None:
-        relative, shared = self._closest(tokens)
+    def _new(self, key: Hashable, tokens: Sequence[int], steering: Steering) -> Entry | None:
+        relative, shared = self._closest(tokens, steering)
         if not self._free:
             self.reclaim()
         if not self._free:
             return None
-        entry = Entry(key, self._free.pop(), used=next(self._clock))
+        entry = Entry(key, self._free.pop(), used=next(self._clock), steering=steering)
         # The relative may itself have been reclaimed just now.
         alive = relative is not None and self._entries.get(relative.key) is relative
         if (
@@ -214,7 +227,7 @@ class PrefixCache:
     def _restore(self, entry: Entry, tokens: Sequence[int]) -> None:
         """Put a snapshot in place of what `entry` holds, if it has much more of `tokens`."""
         snapshot, shared = self._snapshots.closest(tokens)
-        if snapshot is None:
+        if snapshot is None or entry.steering:
             return
         length = len(snapshot.tokens)
         gain = shared - common_prefix(entry.tokens, tokens)
@@ -235,8 +248,12 @@ class PrefixCache:
         self._snapshots.drop(snapshot)
         self._model.free(entry.sequence)
 
-    def _closest(self, tokens: Sequence[int]) -> tuple[Entry | None, int]:
-        shared = {key: common_prefix(entry.tokens, tokens) for key, entry in self._entries.items()}
+    def _closest(self, tokens: Sequence[int], steering: Steering) -> tuple[Entry | None, int]:
+        shared = {
+            key: common_prefix(entry.tokens, tokens)
+            for key, entry in self._entries.items()
+            if entry.steering == steering
+        }
         if not shared:
             return None, 0
         best = max(shared, key=lambda key: shared[key])

@@ -11,13 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+from backends import errors
 from backends.backend import ContextChunk, InfillRequest
 from backends.decoding import healing
 from backends.decoding.token_model import TokenModel
 from backends.errors import BadRequest
 from fim.build import build
 from fim.prompt import Control, Piece, Prompt
-from fim.templates import Template
+from fim.templates import NoFim, Template
 from fim.window import Anchor, Budget, place
 
 MAX_DOCUMENTS = 64
@@ -58,6 +59,14 @@ class TokenPrompt:
     typed_far: bool  # a new anchor will soon be needed
 
     @property
+    def mark_at(self) -> int:
+        """Return the length at which a model that can't be trimmed is to be marked.
+
+        Not at the anchor's end: with nothing typed, the logits after its last token are needed.
+        """
+        return len(self.anchored.tokens) - 1
+
+    @property
     def key(self) -> Hashable:
         """Return what the prompt's sequence is kept under: the document and the anchor's text."""
         return self.document, self.anchored.anchor, self.anchored.extra
@@ -67,7 +76,7 @@ class Prompter:
     """Builds prompts for one model, remembering a few anchors for each open document."""
 
     def __init__(
-        self, model: TokenModel, template: Template, prefill_rate: Callable[[], float]
+        self, model: TokenModel, template: Template | NoFim, prefill_rate: Callable[[], float]
     ) -> None:
         """Take `prefill_rate()` in tokens per second, as measured so far."""
         self._model = model
@@ -78,7 +87,8 @@ class Prompter:
     def prompt(self, request: InfillRequest) -> TokenPrompt:
         """Return the prompt for `request`, behind an anchor that holds or else a new one.
 
-        Raises BadRequest where even the smallest can't fit the context.
+        Raises BadRequest where even the smallest can't fit the context, NoFim where the model has
+        no template.
         """
         known = self._known.get(request.document or "", [])
         known = [anchored for anchored in known if anchored.extra == request.extra]
@@ -128,6 +138,8 @@ class Prompter:
             known, window = [], window // 2
 
     def _build(self, request: InfillRequest, window: int, known: Sequence[Anchored]) -> TokenPrompt:
+        if isinstance(self._template, NoFim):
+            raise errors.NoFim(f"This model can't fill in the middle: {self._template.reason}")
         anchors = [anchored.anchor for anchored in known]
         density = self._density(request, known)
         budget = _budget(window, density)

@@ -17,23 +17,38 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from backends import memory
-from backends.backend import Chunk, FinishReason, InfillRequest, Priority, Timings, Usage
+from backends.backend import (
+    ChatRequest,
+    Chunk,
+    FinishReason,
+    InfillRequest,
+    Priority,
+    Timings,
+    Usage,
+)
+from backends.decoding.chat_prompt import ChatPrompt
+from backends.decoding.chat_writer import ChatWriter
 from backends.decoding.copying import Copier, CopyWeights
-from backends.decoding.generation import Generation
+from backends.decoding.generation import Generation, Prompt, Request
 from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import KNOWN_BYTES, Entry, PrefixCache
 from backends.decoding.prompting import Prompter, TokenPrompt
 from backends.decoding.snapshots import Snapshot, SnapshotStore
 from backends.decoding.speculation import Draft, DraftTuner
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, TokenModel
-from backends.errors import BackendError, MidspanError
-from fim.templates import Template
+from backends.decoding.writing import InfillWriter, Writer
+from backends.errors import BackendError, MidspanError, Unsupported
+from fim.templates import NoFim, Template
+
+if TYPE_CHECKING:  # it imports jinja2, which only a model with a chat template needs
+    from backends.decoding.chat import Chats, Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -64,20 +79,36 @@ class Backups(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request without a sequence yet. `arrived`: time.perf_counter() seconds."""
+    """A request without a sequence yet. `arrived`: time.perf_counter() seconds.
+
+    That of a chat is `prepared` before it gets one.
+    """
 
     id: int
-    request: InfillRequest
+    request: Request
     arrived: float
+    prepared: Future[Prepared] | None = None
 
-    def supersedes(self, id: int, request: InfillRequest) -> bool:
-        """Tell whether this is a newer request for the same document, and no less urgent."""
+    @property
+    def ready(self) -> bool:
+        """Whether it may be given a sequence."""
+        return self.prepared is None or self.prepared.done()
+
+    def supersedes(self, id: int, request: Request) -> bool:
+        """Tell whether this is a newer request of the same owner, and no less urgent."""
         return (
-            request.document is not None
-            and request.document == self.request.document
+            owner(request) is not None
+            and owner(request) == owner(self.request)
             and self.id > id
             and self.request.priority <= request.priority
         )
+
+
+def owner(request: Request) -> Hashable:
+    """Return whose cells and turns a request uses: a document, a session, or None: nobody's."""
+    if isinstance(request, InfillRequest):
+        return request.document
+    return None if request.session is None else ("chat", request.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +123,8 @@ class Share:
     def feed(self) -> Feed:
         """Return it as the model takes it."""
         sequence, draft = self.generation.entry.sequence, self.draft.tokens
-        return Feed(sequence, [*self.tokens, *draft], outputs=1 + len(draft))
+        steering = self.generation.request.steering
+        return Feed(sequence, [*self.tokens, *draft], outputs=1 + len(draft), steering=steering)
 
 
 class Scheduler:
@@ -101,14 +133,16 @@ class Scheduler:
     def __init__(
         self,
         model: TokenModel,
-        template: Template,
+        template: Template | NoFim,
         emit: Emit,
         *,
         speculate: bool = True,
         copying: CopyWeights | None = None,
         backups: Backups | None = None,
+        chats: Chats | None = None,
     ) -> None:
         """Take `emit(id, chunk or error)`, called from the thread that runs `run`."""
+        self._chats = chats
         self._copying = copying
         self._model = model
         self._emit = emit
@@ -142,11 +176,19 @@ class Scheduler:
 
     # -- called from any thread ---------------------------------------------------------------
 
-    def submit(self, id: int, request: InfillRequest) -> None:
-        """Queue a request; `emit` gets its chunks, the last with a finish reason, or an error."""
+    def submit(self, id: int, request: Request) -> None:
+        """Queue a request; `emit` gets its chunks, the last with a finish reason, or an error.
+
+        Raises Unsupported for a chat where the model has none.
+        """
+        prepared = None
+        if isinstance(request, ChatRequest):
+            if self._chats is None:
+                raise Unsupported("This model can't chat.")
+            prepared = self._chats.prepare(request, self._poke)
         with self._wake:
             self._last_request = time.perf_counter()
-            self._inbox.append(Waiting(id, request, self._last_request))
+            self._inbox.append(Waiting(id, request, self._last_request, prepared))
             self._tell()
 
     def cancel(self, id: int) -> None:
@@ -164,6 +206,10 @@ class Scheduler:
         with self._wake:
             self._stopped = True
             self._tell()
+
+    def _poke(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def _tell(self) -> None:
         self._news = True
@@ -229,8 +275,9 @@ class Scheduler:
             self._cache.give(self._given.popleft())
 
     def _has_work(self) -> bool:
-        at_once = self._waiting or self._active or self._prepare_next or self._cache.to_save()
-        return bool(at_once) or self._until_backup() == 0
+        ready = self._active or any(waiting.ready for waiting in self._waiting)
+        at_once = ready or self._prepare_next or self._cache.to_save()
+        return bool(at_once) or bool(self._cancels) or self._until_backup() == 0
 
     def _until_backup(self) -> float | None:
         """Return the seconds until cells are to be copied out; None where there is nothing new.
@@ -269,7 +316,7 @@ class Scheduler:
             for generation in list(self._active):
                 if waiting.supersedes(generation.id, generation.request):
                     self._retire(generation, generation.finish(FinishReason.CANCELLED))
-            if self._start(waiting):
+            if waiting.ready and self._start(waiting):
                 self._waiting.remove(waiting)
 
     def _prepare(self) -> None:
@@ -291,43 +338,60 @@ class Scheduler:
         except MidspanError:
             prompt = None  # it was for later only; a key will be told
         acquire = self._cache.acquire
-        entry = None if prompt is None else acquire(prompt.key, prompt.tokens, document)
+        steering = request.steering
+        entry = None if prompt is None else acquire(prompt.key, prompt.tokens, document, steering)
         if prompt is not None and entry is not None:
             warm = replace(request, max_tokens=0, deadline_ms=None)
             own = Waiting(next(self._own_ids), warm, time.perf_counter())
-            self._begin(own, prompt, entry)
+            self._begin(own, prompt, entry, self._infill_writer(warm, prompt))
         del self._prepare_next[document]
 
     def _start(self, waiting: Waiting) -> bool:
         """Give a request its sequence; False where it must wait for one."""
         request = waiting.request
         try:
-            prompt = self._prompter.prompt(request)
+            if request.steering and not self._model.can_steer:
+                raise Unsupported(f"Steering needs another engine than {self._model.description}.")
+            if isinstance(request, InfillRequest):
+                return self._start_infill(waiting, request)
+            return self._start_chat(waiting, request)
         except MidspanError as exc:
             self._emit(waiting.id, exc)
             return True
+
+    def _start_infill(self, waiting: Waiting, request: InfillRequest) -> bool:
+        prompt = self._prompter.prompt(request)
         key = prompt.key if request.document is not None else (None, waiting.id)
-        entry = self._cache.acquire(key, prompt.tokens, request.document)
+        entry = self._cache.acquire(key, prompt.tokens, request.document, request.steering)
         if entry is None:
             return False
         self._prompter.remember(prompt)
-        self._begin(waiting, prompt, entry)
+        self._begin(waiting, prompt, entry, self._infill_writer(request, prompt))
         return True
 
-    def _begin(self, waiting: Waiting, prompt: TokenPrompt, entry: Entry) -> None:
-        request = waiting.request
+    def _start_chat(self, waiting: Waiting, request: ChatRequest) -> bool:
+        assert self._chats is not None
+        assert waiting.prepared is not None
+        prompt = self._chats.prompt(request, waiting.prepared)
+        key = prompt.key if request.session is not None else (None, waiting.id)
+        entry = self._cache.acquire(key, prompt.tokens, steering=request.steering)
+        if entry is None:
+            return False
+        if request.prediction:
+            entry.previous = self._model.tokenize(request.prediction)
+        self._begin(waiting, prompt, entry, self._chats.writer(waiting.prepared.result()))
+        return True
+
+    def _infill_writer(self, request: InfillRequest, prompt: TokenPrompt) -> Writer:
         weights = self._copying
         copier = Copier(request.prefix, request.suffix, weights) if weights else None
+        token_bytes, ends = self._model.token_bytes, self._end_tokens
+        return InfillWriter(request, prompt.pending, token_bytes, self._index, ends, copier)
+
+    def _begin(self, waiting: Waiting, prompt: Prompt, entry: Entry, writer: Writer) -> None:
+        length = self._model.context_length
         generation = Generation(
-            waiting.id,
-            request,
-            prompt,
-            entry,
-            self._model,
-            self._index,
-            self._end_tokens,
-            waiting.arrived,
-            copier,
+            waiting.id, waiting.request, prompt, entry, writer, length, waiting.arrived
         )
         self._active.append(generation)
         if not generation.todo:
@@ -357,7 +421,7 @@ class Scheduler:
         """Let a generation pick its next tokens, and forget the draft it did not agree with."""
         generation, entry = share.generation, share.generation.entry
         self._evaluated(generation, share.tokens)
-        if not self._model.can_rewind and generation.to_anchor == 0:
+        if not self._model.can_rewind and generation.to_mark == 0:
             self._cache.mark(entry)
         if generation.todo:
             return  # in mid-prefill
@@ -385,11 +449,15 @@ class Scheduler:
 
         `rows` are the logits after `kept` tokens and after each of `draft`.
         """
-        chunk = generation.advance(rows, draft)
+        try:
+            chunk = generation.advance(rows, draft)
+        except MidspanError as exc:  # a grammar that can't be followed: this request's end alone
+            self._retire(generation, exc)
+            return
         self._cache.rewind(generation.entry, kept + generation.held)
         if chunk.finish_reason is not None:
             self._retire(generation, chunk)
-        elif chunk.text:
+        elif chunk.text or chunk.reasoning:
             self._emit(generation.id, chunk)
 
     def _batch(self) -> list[Share]:
@@ -401,8 +469,8 @@ class Scheduler:
         ready = [g for g in self._active if g.request.priority == urgent]
         for generation in sorted(ready, key=lambda g: (len(g.todo) > 1, g.arrived)):
             chunk = PREFILL_CHUNK
-            if not self._model.can_rewind and generation.to_anchor > 0:
-                chunk = min(chunk, generation.to_anchor)  # to be marked there
+            if not self._model.can_rewind and generation.to_mark > 0:
+                chunk = min(chunk, generation.to_mark)  # to be marked there
             tokens = generation.todo[: min(room, chunk)]
             if not tokens:
                 break  # the batch is full; the rest has its turn in the next one
@@ -461,15 +529,18 @@ class Scheduler:
     def _retire(self, generation: Generation, last: Chunk | MidspanError) -> None:
         """End a generation. What was evaluated stays for its document's next request."""
         self._active.remove(generation)
-        request = generation.request
+        request, prompt, writer = generation.request, generation.prompt, generation.writer
         failed = isinstance(last, MidspanError)
         cancelled = isinstance(last, Chunk) and last.finish_reason is FinishReason.CANCELLED
         generation.remember()
-        self._cache.release(generation.entry, keep=request.document is not None and not failed)
-        if generation.id < 0:
-            if not (failed or cancelled):
-                self._prompter.remember(generation.prompt)
-            return
-        if request.document is not None and not (failed or cancelled):
-            self._prepare_next[request.document] = request, generation.prompt
-        self._emit(generation.id, last)
+        self._cache.release(generation.entry, keep=owner(request) is not None and not failed)
+        if isinstance(prompt, TokenPrompt) and isinstance(request, InfillRequest):
+            if generation.id < 0 and not (failed or cancelled):
+                self._prompter.remember(prompt)
+            elif request.document is not None and not (failed or cancelled):
+                self._prepare_next[request.document] = request, prompt
+        elif isinstance(prompt, ChatPrompt) and isinstance(writer, ChatWriter) and not failed:
+            assert self._chats is not None
+            self._chats.remember(prompt, writer)
+        if generation.id >= 0:
+            self._emit(generation.id, last)

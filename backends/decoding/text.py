@@ -17,6 +17,43 @@ class Emitted:
     stopped_by: str = ""
 
 
+class WordFinder:
+    """Finds the first of some words in a text that comes in pieces.
+
+    Text that may be the beginning of one is held back.
+    """
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self._words = tuple(word for word in words if word)
+        self._held = ""
+
+    def push(self, text: str) -> Emitted:
+        """Add text; return what comes before the word, or can't be part of one.
+
+        Once a word is found, `flush` returns what follows it.
+        """
+        self._held += text
+        found = [(self._held.find(word), word) for word in self._words if word in self._held]
+        if found:
+            position, word = min(found)
+            text, self._held = self._held[:position], self._held[position + len(word) :]
+            return Emitted(text, word)
+        keep = max((self._possible(word) for word in self._words), default=0)
+        split = len(self._held) - keep
+        text, self._held = self._held[:split], self._held[split:]
+        return Emitted(text)
+
+    def flush(self) -> str:
+        """Return what was held back."""
+        held, self._held = self._held, ""
+        return held
+
+    def _possible(self, word: str) -> int:
+        """Return how many characters at the end could be the beginning of `word`."""
+        longest = min(len(word) - 1, len(self._held))
+        return next((n for n in range(longest, 0, -1) if self._held.endswith(word[:n])), 0)
+
+
 class TextStream:
     """Turns token bytes into text.
 
@@ -27,35 +64,20 @@ class TextStream:
     def __init__(self, pending: bytes, stops: tuple[str, ...]) -> None:
         self.pending = pending
         self.written = bytearray()  # everything after the cursor so far
-        self._stops = tuple(stop for stop in stops if stop)
+        self._stops = WordFinder(stops)
+        self._stopped = False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""
 
     def push(self, data: bytes) -> Emitted:
         """Add a token's bytes; return the text that is settled by them."""
         overlap = min(len(self.pending), len(data))
         self.pending = self.pending[overlap:]
         self.written += data[overlap:]
-        self._held += self._decoder.decode(data[overlap:])
-        return self._settle()
+        emitted = self._stops.push(self._decoder.decode(data[overlap:]))
+        self._stopped = bool(emitted.stopped_by)
+        return emitted
 
     def flush(self) -> str:
         """Return what was held back; an unfinished character is dropped, not replaced."""
-        held, self._held = self._held, ""
-        return held
-
-    def _settle(self) -> Emitted:
-        found = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
-        if found:
-            position, stop = min(found)
-            text, self._held = self._held[:position], ""
-            return Emitted(text, stop)
-        keep = max((self._possible_stop(stop) for stop in self._stops), default=0)
-        split = len(self._held) - keep
-        text, self._held = self._held[:split], self._held[split:]
-        return Emitted(text)
-
-    def _possible_stop(self, stop: str) -> int:
-        """Return how many characters at the end could be the beginning of `stop`."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
+        held = self._stops.flush()
+        return "" if self._stopped else held

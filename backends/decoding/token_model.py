@@ -51,6 +51,8 @@ class VocabInfo:
     end_tokens: frozenset[int] = frozenset()  # end of generation, from the model's metadata
     bos: int | None = None  # the token to begin every prompt with, None where the model wants none
     chat_template: str = ""  # Jinja, from the model's own metadata
+    # What such a template calls its tokens ("bos_token", "eos_token", …) → their text.
+    template_tokens: dict[str, str] = field(default_factory=dict)
 
 
 class TokenModel(Protocol):
