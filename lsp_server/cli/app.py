@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("lsp_server.cli.serve:serve", "Run the backend manager in the foreground."),
     "stop": ("lsp_server.cli.serve:stop", "Stop the backend manager."),
     "complete": ("lsp_server.cli.complete:complete", "Complete the code at FILE:LINE:COL."),
+    "chat": ("lsp_server.cli.chat:chat", "Ask the model, or talk with it on the terminal."),
     "demo": ("lsp_server.cli.demo:demo", "Type a function with ghost text, live in the terminal."),
     "models": ("lsp_server.cli.models:models", "List, choose, add and remove models."),
     "doctor": ("lsp_server.cli.doctor:doctor", "Check this installation and say what to do."),

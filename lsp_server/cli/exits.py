@@ -27,6 +27,7 @@ _ROWS: tuple[tuple[type[errors.MidspanError], Exit], ...] = (
     (errors.UnknownModel, Exit.USAGE),
     (errors.Conflict, Exit.FAILURE),
     (errors.NoFim, Exit.UNAVAILABLE),
+    (errors.Unsupported, Exit.UNAVAILABLE),
     (errors.ModelFileError, Exit.UNAVAILABLE),
     (errors.EngineMissing, Exit.UNAVAILABLE),
     (errors.ManagerUnavailable, Exit.UNAVAILABLE),
