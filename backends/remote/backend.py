@@ -14,12 +14,19 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from backends.backend import Capabilities, Chunk, FinishReason, InfillRequest, Usage
+from backends.backend import (
+    Capabilities,
+    ChatRequest,
+    Chunk,
+    FinishReason,
+    InfillRequest,
+    Usage,
+)
 from backends.config import ModelSettings
 from backends.errors import (
     BackendError,
@@ -33,12 +40,11 @@ from backends.errors import (
 )
 from backends.remote import endpoint as endpoints
 from backends.remote import keys
-from backends.remote.flights import Flight, Flights
+from backends.remote.flights import Flights
 from backends.remote.profiles import PROFILES
 from backends.remote.prompting import Prompter
 
 if TYPE_CHECKING:
-    from backends.remote.completing import Completing
     from backends.remote.probe import Probed
     from backends.remote.transport import Connection, Options
 
@@ -55,6 +61,8 @@ class RemoteBackend:
     """A model at an endpoint. Made by `connect`; ended by `close`."""
 
     def __init__(self, connection: Connection, probed: Probed, settings: ModelSettings) -> None:
+        # They need httpx2, which the core is installed without.
+        from backends.remote.chatting import Chatting
         from backends.remote.completing import Completing
 
         prompter = Prompter(
@@ -65,8 +73,8 @@ class RemoteBackend:
         )
         self._connection = connection
         self._probed = probed
-        self._settings = settings
-        self._completing: Completing = Completing(connection, probed, prompter)
+        self._completing = Completing(connection, probed, prompter)
+        self._chatting = Chatting(connection, probed, settings.reasoning_effort)
         self._flights = Flights()
         # What tells sessions apart out there must not tell what they are.
         self._salt = secrets.token_urlsafe(24)
@@ -167,18 +175,31 @@ class RemoteBackend:
             yield Chunk("", finish_reason=FinishReason.LENGTH, usage=Usage())
             return
 
-        async def produce(flight: Flight) -> AsyncIterator[Chunk]:
-            fields, headers = self._session(request.document)
-            chunks = self._completing.stream(
-                flight, request, self._window(request), fields, headers
-            )
-            async with aclosing(chunks):
+        fields, headers = self._session(request.document)
+        window = self._window(request)
+        chunks = self._flights.run(
+            request.document,
+            request.deadline_ms,
+            lambda flight: self._completing.stream(flight, request, window, fields, headers),
+        )
+        async with aclosing(chunks):
+            with self._remembering_refusals():
                 async for chunk in chunks:
                     yield chunk
 
-        async with aclosing(
-            self._flights.run(request.document, request.deadline_ms, produce)
-        ) as chunks:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Stream the answer. A newer request of the same session cancels this one."""
+        if request.steering:
+            raise Unsupported("Steering vectors work on local models alone.")
+        self._raise_if_refused(RemoteUnauthorized)
+        fields, headers = self._session(request.session)
+        identity = None if request.session is None else f"chat {request.session}"
+        chunks = self._flights.run(
+            identity,
+            request.deadline_ms,
+            lambda flight: self._chatting.stream(flight, request, fields, headers),
+        )
+        async with aclosing(chunks):
             with self._remembering_refusals():
                 async for chunk in chunks:
                     yield chunk
@@ -221,9 +242,9 @@ class RemoteBackend:
             fields[profile.session_field] = name
         return fields, {profile.session_header: name} if profile.session_header else {}
 
-    def _raise_if_refused(self) -> None:
-        """Raise again what an endpoint said that is still true, without asking it."""
-        if self._refused is not None and time.monotonic() < self._refused_until:
+    def _raise_if_refused(self, kind: type[RemoteError] = RemoteError) -> None:
+        """Raise again what the endpoint said that is still true, without asking it."""
+        if isinstance(self._refused, kind) and time.monotonic() < self._refused_until:
             raise type(self._refused)(str(self._refused))
 
     @contextlib.contextmanager

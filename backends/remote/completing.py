@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from backends.backend import Chunk, FinishReason, InfillRequest, Timings, Usage
+from backends.backend import Chunk, FinishReason, InfillRequest, Usage
 from backends.errors import RemoteError, RemoteProtocolError, RemoteTimeout
 from backends.remote import wire
 from backends.remote.answer import AnswerText, Disagreement
+from backends.remote.clock import Clock
 from backends.remote.flights import Flight
 from backends.remote.lines import Events
 from backends.remote.probe import Probed
@@ -102,7 +102,7 @@ class Completing:
         if self._probed.profile.way is Way.TEXT:
             stops += self._end_texts
         text = AnswerText(outgoing.pending, stops)
-        clock = _Clock()
+        clock = Clock()
         over = False  # an end token came; most engines end there themselves
         async with aclosing(self._events(request, outgoing, stops, fields, headers)) as events:
             async for event in events:
@@ -163,23 +163,6 @@ class Completing:
                     if event.get("error"):
                         raise self._connection.complaint(event)
                     yield wire.read(profile.shape, event)
-
-
-class _Clock:
-    """When an answer began, for engines that don't tell."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._first: float | None = None
-
-    def began(self) -> None:
-        self._first = self._first or time.monotonic()
-
-    def timings(self) -> Timings:
-        """Return the milliseconds before the first text, and since."""
-        now = time.monotonic()
-        first = self._first or now
-        return Timings(0.0, (first - self._start) * 1000, (now - first) * 1000)
 
 
 def _counted(usage: Usage, event: wire.Event) -> Usage:

@@ -40,8 +40,8 @@ _NAMED = tuple(
 )
 _BY_FAMILY = {row.family: row for row in FAMILIES}
 
-# Tokens that are written with a space before them where a prompt is text.
-_AS_TEXT = {"codellama": {"suffix": " <SUF>", "middle": " <MID>"}}
+# Suffix and middle are written with a space before them where a prompt is text.
+_SPACED = frozenset({"codellama"})
 
 # What tokenizers of any family take for one token, even inside a document.
 _GENERAL = (
@@ -96,7 +96,9 @@ def within(template: Template, vocabulary: Collection[str]) -> Template | NoFim:
 
 def as_text(template: Template) -> Template:
     """Return `template` with its tokens as they are written in a prompt that is text."""
-    return replace(template, **_AS_TEXT.get(template.family, {}))
+    if template.family not in _SPACED:
+        return template
+    return replace(template, suffix=f" {template.suffix}", middle=f" {template.middle}")
 
 
 def spellings(text: str) -> set[str]:

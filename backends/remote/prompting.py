@@ -179,9 +179,7 @@ class Prompter:
         if self._healing is not Healing.AGREE or not tail:
             return tail, ""
         letters = [ord(letter) for letter in tail[-MAX_WORD:]]
-        kept, pending = split(
-            letters, lambda letter: chr(letter).encode(errors="replace"), MAX_WORD
-        )
+        kept, _ = split(letters, _letter, MAX_WORD)
         at = len(tail) - len(letters) + len(kept)
         return tail[:at], tail[at:]
 
@@ -222,6 +220,10 @@ class Prompter:
         for part in apart(text, spellings(text)):
             found.extend(await self._tokenizer.pieces(part))
         return found
+
+
+def _letter(code: int) -> bytes:
+    return chr(code).encode(errors="replace")
 
 
 def _presentable(request: InfillRequest) -> InfillRequest:

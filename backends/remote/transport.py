@@ -68,7 +68,7 @@ class Options:
 class _Bounded(httpx2.AsyncByteStream):
     """A response's bytes, ended by an error where they are more than any answer has."""
 
-    def __init__(self, stream: AsyncIterator[bytes] | Any) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -107,6 +107,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         request.headers["Accept-Encoding"] = "identity"  # nothing that grows when it is unpacked
         request.headers.update(self._key.header())
         response = await self._inner.handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _Bounded(response.stream)
         return response
 
@@ -158,7 +159,7 @@ class Connection:
             if response.status_code != 200:
                 raise self.failure(response.status_code, response.headers, response.content)
             if not response.headers.get("Content-Type", "").startswith("application/json"):
-                raise self._no_answer(response.headers)
+                raise self.no_answer(response.headers)
             try:
                 return msgspec.json.decode(response.content), response.headers
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -182,7 +183,7 @@ class Connection:
                     text = await _beginning(response)
                     raise self.failure(response.status_code, response.headers, text)
                 if not response.headers.get("Content-Type", "").startswith(STREAM_TYPES):
-                    raise self._no_answer(response.headers)
+                    raise self.no_answer(response.headers)
             except BaseException:
                 await response.aclose()
                 raise
@@ -257,7 +258,8 @@ class Connection:
         """Return the error for one that the endpoint sent in place of an answer."""
         return RemoteFailed(f"{self.endpoint.root} failed.{self._shown(_message(error))}")
 
-    def _no_answer(self, headers: Mapping[str, str]) -> RemoteProtocolError:
+    def no_answer(self, headers: Mapping[str, str]) -> RemoteProtocolError:
+        """Return the error for a body of another kind, such as a page for browsers."""
         kind = headers.get("Content-Type", "nothing").split(";")[0][:60]
         return RemoteProtocolError(
             f"{self.endpoint.root} sent {kind} in place of an answer; is the endpoint right?"

@@ -100,24 +100,19 @@ def _llama(event: Mapping[str, Any]) -> Event:
     if isinstance(progress, dict):
         cached = progress.get("cache")
     ended = event.get("stop") is True
+    said = {} if isinstance(progress, dict) else event  # it comes with a token nobody generated
+    times = Timings(0.0, _number(timings.get("prompt_ms")), _number(timings.get("predicted_ms")))
+    measured = ended and _count(timings.get("prompt_n")) >= MEASURED_TOKENS
+    counts = Usage(prompt, min(_count(cached), prompt), _count(event.get("tokens_predicted")))
     return Event(
-        # Progress comes with a token 0 that nobody generated.
-        text="" if isinstance(progress, dict) else _text(event.get("content")),
-        token_ids=() if isinstance(progress, dict) else _ids(event.get("tokens")),
+        text=_text(said.get("content")),
+        token_ids=_ids(said.get("tokens")),
         finish=_finish(event.get("stop_type")) or FinishReason.STOP if ended else None,
-        usage=Usage(prompt, min(_count(cached), prompt), _count(event.get("tokens_predicted")))
-        if cached is not None
-        else None,
-        timings=Timings(
-            0.0, _number(timings.get("prompt_ms")), _number(timings.get("predicted_ms"))
-        )
-        if ended
-        else None,
+        usage=None if cached is None else counts,
+        timings=times if ended else None,
         stopping_word=_text(event.get("stopping_word")),
         truncated=event.get("truncated") is True,
-        prefill_rate=_number(timings.get("prompt_per_second"))
-        if ended and _count(timings.get("prompt_n")) >= MEASURED_TOKENS
-        else 0.0,
+        prefill_rate=_number(timings.get("prompt_per_second")) if measured else 0.0,
     )
 
 

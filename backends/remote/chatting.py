@@ -1,0 +1,234 @@
+"""One conversation's answer at an endpoint, through the `openai` package.
+
+Rule: the package speaks through our guarded connection alone, with everything given that it would
+otherwise take from the environment. Must not know other requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import re
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from backends.backend import ChatRequest, Chunk, FinishReason
+from backends.decoding.reasoning import Parted, ReasoningSplitter
+from backends.errors import EngineMissing, MidspanError, RemoteProtocolError, RemoteTimeout
+from backends.remote import conversation, wire
+from backends.remote.answer import AnswerText
+from backends.remote.clock import Clock
+from backends.remote.flights import Flight
+from backends.remote.probe import Probed
+from backends.remote.retries import Policy, repeated
+from backends.remote.transport import STREAM_TYPES, Connection
+from fim.templates import normalise
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, AsyncStream
+    from openai.types.chat import ChatCompletionChunk
+    from openai.types.chat.chat_completion_chunk import ChoiceDelta
+
+REASONING_TAGS = ("<think>", "</think>")
+# Engines that part the reasoning themselves call it one of these.
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+# Models whose template opens the reasoning itself, so that the answer only closes it.
+_OPENED = re.compile(r"(?:^|-)(?:deepseek-r1|qwq|thinking)(?:-|$)")
+
+
+class Chatting:
+    """Sends conversations to one endpoint."""
+
+    def __init__(self, connection: Connection, probed: Probed, effort: str) -> None:
+        self._connection = connection
+        self._probed = probed
+        self._effort = effort
+        self._client: AsyncOpenAI | None = None
+
+    async def stream(
+        self,
+        flight: Flight,
+        request: ChatRequest,
+        fields: Mapping[str, str],
+        headers: Mapping[str, str],
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the answer's chunks. Raises MidspanError."""
+        options = self._connection.options
+        client = await self._made()
+        body, extra = conversation.arguments(
+            self._probed.profile, self._probed.model, request, self._effort
+        )
+        policy = Policy(options.retries, options.pause, options.first_token)
+        try:
+            async with asyncio.timeout(options.first_token) as patience:
+                stream = await repeated(
+                    lambda: self._open(client, body, {**extra, **fields}, dict(headers)), policy
+                )
+                async with stream:
+                    answer = _Answer(request, self._probed.model)
+                    async for chunk in self._chunks(stream):
+                        patience.reschedule(None)
+                        flight.usage = wire.usage(_dumped(chunk.usage)) or flight.usage
+                        for made in answer.push(chunk):
+                            yield made
+                        if answer.stopped_by:
+                            break
+                    if answer.finish is None:
+                        raise RemoteProtocolError(
+                            f"{self._connection.endpoint.root} ended its answer before the end."
+                        )
+                    yield answer.last(flight)
+        except TimeoutError as exc:
+            raise RemoteTimeout(
+                f"{self._connection.endpoint.root} sent no token within "
+                f"{options.first_token:.0f} s (timeout_s)."
+            ) from exc
+
+    async def _made(self) -> AsyncOpenAI:
+        if self._client is None:
+            try:
+                # It takes most of a second: inline completion goes on meanwhile.
+                openai = await asyncio.to_thread(importlib.import_module, "openai")
+            except ImportError as exc:
+                raise EngineMissing(
+                    "Chat with remote engines needs the openai package: "
+                    "pip install 'midspan[remote]'."
+                ) from exc
+            self._client = openai.AsyncOpenAI(
+                api_key="set by the connection",
+                base_url=self._connection.endpoint.url(self._probed.profile.chat),
+                organization="",
+                project="",
+                webhook_secret="",
+                max_retries=0,
+                http_client=self._connection.client,
+                timeout=self._connection.client.timeout,
+            )
+        return self._client
+
+    async def _open(
+        self,
+        client: AsyncOpenAI,
+        body: dict[str, Any],
+        extra: dict[str, Any],
+        headers: dict[str, str],
+    ) -> AsyncStream[ChatCompletionChunk]:
+        with self._failures(began=False):
+            raw = await client.chat.completions.with_raw_response.create(
+                **body, extra_body=extra or None, extra_headers=headers
+            )
+            if not raw.headers.get("Content-Type", "").startswith(STREAM_TYPES):
+                await raw.http_response.aclose()
+                raise self._connection.no_answer(raw.headers)
+            stream: AsyncStream[ChatCompletionChunk] = raw.parse()
+            return stream
+
+    async def _chunks(
+        self, stream: AsyncStream[ChatCompletionChunk]
+    ) -> AsyncGenerator[ChatCompletionChunk, None]:
+        with self._failures(began=True):
+            async for chunk in stream:
+                yield chunk
+
+    @contextlib.contextmanager
+    def _failures(self, *, began: bool) -> Iterator[None]:
+        """Turn the package's errors into ours."""
+        import openai
+
+        try:
+            with self._connection.failures(began=began):
+                yield
+        except openai.APIStatusError as exc:
+            response = exc.response
+            raise self._connection.failure(
+                response.status_code, response.headers, response.content
+            ) from None
+        except openai.APIConnectionError as exc:
+            cause = exc.__cause__
+            if isinstance(cause, MidspanError):
+                raise cause from None
+            with self._connection.failures(began=began):
+                raise cause or exc from None
+        except openai.APIError as exc:  # the stream holds an error
+            raise self._connection.complaint({"message": exc.message}) from None
+        except UnicodeDecodeError as exc:
+            raise RemoteProtocolError("The endpoint sent bytes that are no UTF-8.") from exc
+        except ValueError as exc:
+            raise RemoteProtocolError("The endpoint sent something that is no JSON.") from exc
+
+
+class _Answer:
+    """An answer as it arrives: reasoning, text and calls apart, ended by the stops."""
+
+    def __init__(self, request: ChatRequest, model: str) -> None:
+        self.finish: FinishReason | None = None
+        self.stopped_by = ""
+        self._request = request
+        self._text = AnswerText("", request.stop)
+        self._opened = bool(_OPENED.search(normalise(model)))
+        self._reasoning: ReasoningSplitter | None = None
+        self._calls = conversation.Calls(request.tools)
+        self._whole: list[str] = []  # the text, where a schema wants it checked
+        self._clock = Clock()
+
+    def push(self, chunk: ChatCompletionChunk) -> Iterator[Chunk]:
+        """Yield what a chunk of the stream settles."""
+        if not chunk.choices:
+            return
+        choice = chunk.choices[0]
+        thought = _thought(choice.delta)
+        parted = self._parted(choice.delta.content or "", thought)
+        for call in choice.delta.tool_calls or ():
+            said = call.function
+            self._calls.push(
+                call.index,
+                call.id or "",
+                (said.name or "") if said else "",
+                (said.arguments or "") if said else "",
+            )
+        emitted = self._text.push(parted.answer)
+        if emitted.stopped_by:
+            self.stopped_by, self.finish = emitted.stopped_by, FinishReason.STOP
+        elif choice.finish_reason:
+            self.finish = wire.FINISHES.get(choice.finish_reason, FinishReason.STOP)
+        if emitted.text or thought or parted.reasoning:
+            self._clock.began()
+            self._whole.append(emitted.text)
+            yield Chunk(emitted.text, reasoning=thought + parted.reasoning)
+
+    def _parted(self, text: str, thought: str) -> Parted:
+        self._opened = self._opened and not thought  # the engine parts it
+        if not text:
+            return Parted()
+        if self._reasoning is None:
+            self._reasoning = ReasoningSplitter(REASONING_TAGS, thinking=self._opened)
+        return self._reasoning.push(text)
+
+    def last(self, flight: Flight) -> Chunk:
+        """Return the last chunk. Raises RemoteProtocolError where the answer does not fit."""
+        rest = self._reasoning.flush() if self._reasoning else Parted()
+        text = "" if self.stopped_by else self._text.push(rest.answer).text + self._text.flush()
+        calls = self._calls.finished() if self.finish is not FinishReason.LENGTH else ()
+        if self._request.schema is not None and self.finish is FinishReason.STOP and not calls:
+            conversation.check_text("".join(self._whole) + text, self._request.schema)
+        finish = FinishReason.TOOL_CALLS if calls else self.finish
+        return Chunk(
+            text,
+            finish_reason=finish,
+            usage=flight.usage,
+            timings=self._clock.timings(),
+            stopping_word=self.stopped_by,
+            reasoning=rest.reasoning,
+            tool_calls=calls,
+        )
+
+
+def _thought(delta: ChoiceDelta) -> str:
+    extra = delta.model_extra or {}
+    found = (extra[name] for name in REASONING_FIELDS if isinstance(extra.get(name), str))
+    return next(found, "")
+
+
+def _dumped(usage: Any) -> Any:
+    return None if usage is None else usage.model_dump()

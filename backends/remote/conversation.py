@@ -1,0 +1,173 @@
+"""A conversation as OpenAI's chat API has it, and what came of it, checked.
+
+Rule: pure. What a model elsewhere says about functions is not trusted: a call must be of a tool
+that was offered, with arguments that are JSON and fit its schema. Must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.backend import ChatRequest, Message, Tool, ToolCall
+from backends.errors import BadRequest, EngineMissing, RemoteProtocolError
+from backends.remote import wire
+from backends.remote.profiles import Profile
+
+MAX_CALLS = 64  # in one answer
+MAX_ARGUMENTS = 1024 * 1024  # characters of one call's
+
+
+def arguments(
+    profile: Profile, model: str, request: ChatRequest, effort: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of `chat.completions.create`, and the fields it does not know.
+
+    `effort` is the model's own setting, for requests that name none.
+    """
+    effort = request.reasoning_effort or effort
+    messages = [_message(message) for message in request.messages]
+    body: dict[str, Any] = {
+        "model": model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        profile.chat_limit_field: min(request.max_tokens, profile.max_tokens or request.max_tokens),
+    }
+    extra: dict[str, Any] = {}
+    if effort:
+        body["reasoning_effort"] = effort
+    if not (effort and profile.effort_alone):
+        for name, value in wire.sampling(profile, request.sampling).items():
+            (body if name in ("temperature", "top_p", "seed") else extra)[name] = value
+        if request.stop:
+            body["stop"] = list(request.stop[: profile.max_stops])
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tool_choice"] = _choice(request)
+    elif request.prediction and profile.prediction:
+        body["prediction"] = {"type": "content", "content": request.prediction}
+    if request.schema is not None:
+        body["response_format"] = _format(profile, request.schema)
+        if not profile.schemas:
+            wanted = f"Answer with JSON that fits this schema: {json.dumps(request.schema)}"
+            messages.insert(0, {"role": "system", "content": wanted})
+    body["messages"] = messages
+    return body, extra
+
+
+def _message(message: Message) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": message.role.value, "content": message.content}
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+        made["content"] = message.content or None
+    if message.tool_call_id:
+        made["tool_call_id"] = message.tool_call_id
+    return made
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": _schema(tool),
+    }
+    return {"type": "function", "function": function}
+
+
+def _choice(request: ChatRequest) -> Any:
+    if request.tool_choice in ("auto", "none", "required"):
+        return request.tool_choice
+    if request.tool_choice not in {tool.name for tool in request.tools}:
+        raise BadRequest(f"tool_choice names {request.tool_choice!r}, which is none of the tools")
+    return {"type": "function", "function": {"name": request.tool_choice}}
+
+
+def _format(profile: Profile, schema: dict[str, Any]) -> dict[str, Any]:
+    if not profile.schemas:
+        return {"type": "json_object"}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+    }
+
+
+def _schema(tool: Tool) -> dict[str, Any]:
+    return {"type": "object", **tool.parameters}
+
+
+@dataclass(slots=True)
+class _Part:
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Calls:
+    """Puts calls together that come in pieces, each for a number."""
+
+    tools: tuple[Tool, ...]
+    _parts: dict[int, _Part] = field(default_factory=dict)
+
+    def push(self, index: int, id: str, name: str, arguments: str) -> None:
+        """Add a piece. Raises RemoteProtocolError beyond all measure."""
+        part = self._parts.setdefault(index, _Part())
+        part.id = part.id or id
+        part.name += name
+        part.arguments += arguments
+        if len(self._parts) > MAX_CALLS or len(part.arguments) > MAX_ARGUMENTS:
+            raise RemoteProtocolError("The model's calls of functions do not end.")
+
+    def finished(self) -> tuple[ToolCall, ...]:
+        """Return the calls, each of a tool that was offered. Raises RemoteProtocolError."""
+        return tuple(self._checked(part, number) for number, part in sorted(self._parts.items()))
+
+    def _checked(self, part: _Part, number: int) -> ToolCall:
+        tool = next((tool for tool in self.tools if tool.name == part.name), None)
+        if tool is None:
+            raise RemoteProtocolError("The model called a function that it was not offered.")
+        what = f"The model's call of {part.name}"
+        given = part.arguments or "{}"
+        check(_parsed(given, what), _schema(tool), what)
+        return ToolCall(part.id or f"call_{number}", part.name, given)
+
+
+def check_text(text: str, schema: dict[str, Any]) -> None:
+    """Raise RemoteProtocolError where an answer is not what its schema asks for."""
+    check(_parsed(text, "The model's answer"), schema, "The model's answer")
+
+
+def check(value: Any, schema: dict[str, Any], what: str) -> None:
+    """Raise RemoteProtocolError where `value` does not fit; BadRequest where the schema is none."""
+    try:
+        import jsonschema
+        from referencing import Registry
+    except ImportError as exc:
+        raise EngineMissing(
+            "Tools and schemas need jsonschema: pip install 'midspan[remote]'."
+        ) from exc
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as exc:
+        raise BadRequest("The schema is no JSON schema.") from exc
+    # An empty registry: a `$ref` never makes it fetch anything.
+    wrong = next(iter(kind(schema, registry=Registry()).iter_errors(value)), None)
+    if wrong is not None:
+        place = "/".join(str(step) for step in wrong.absolute_path) or "its top"
+        raise RemoteProtocolError(f"{what} does not fit the schema at {place} ({wrong.validator}).")
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as exc:
+        raise RemoteProtocolError(f"{what} is no JSON.") from exc
