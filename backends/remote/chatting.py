@@ -115,13 +115,13 @@ class Chatting:
         headers: dict[str, str],
     ) -> AsyncStream[ChatCompletionChunk]:
         with self._failures(began=False):
-            raw = await client.chat.completions.with_raw_response.create(
+            stream: AsyncStream[ChatCompletionChunk] = await client.chat.completions.create(
                 **body, extra_body=extra or None, extra_headers=headers
             )
-            if not raw.headers.get("Content-Type", "").startswith(STREAM_TYPES):
-                await raw.http_response.aclose()
-                raise self._connection.no_answer(raw.headers)
-            stream: AsyncStream[ChatCompletionChunk] = raw.parse()
+            sent = stream.response.headers
+            if not sent.get("Content-Type", "").startswith(STREAM_TYPES):
+                await stream.close()
+                raise self._connection.no_answer(sent)
             return stream
 
     async def _chunks(
