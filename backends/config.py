@@ -217,7 +217,7 @@ SHAPE = Shape(
 )
 # A model with none of these cannot be loaded from anywhere.
 _SOURCES = ("path", "endpoint", "profile", "engine")
-SAID = "it was said already what is wrong"
+_SAID = "it was said already what is wrong"
 
 
 def load(
@@ -256,10 +256,9 @@ def resolve(
         from backends import paths
 
         path = paths.config_file()
-    named = environment.get("MIDSPAN_CONFIG") == str(path)
     passed, problems = _givens(overrides or {}, _passed)
     passed += config_layers.assignments(assignments)
-    return _resolve(config_files.read_user(path, named=named), environment, passed, problems)
+    return _resolve(config_files.read_user(path), environment, passed, problems)
 
 
 def check_text(text: str, source: str) -> list[Problem]:
@@ -318,7 +317,7 @@ def _usable(found: Resolved) -> list[str]:
 def _unusable(found: Resolved) -> list[Problem]:
     problems = []
     for name in found.names["models"]:
-        if (message := _model_problem(found, name)) and message is not SAID:
+        if (message := _model_problem(found, name)) and message is not _SAID:
             at = found.names["models"][name]
             problems.append(Given(("models", name), None, at).problem(message))
     return problems
@@ -337,5 +336,5 @@ def _model_problem(found: Resolved, name: str) -> str:
     if any(found.values.get(key) for key in keys):
         return ""
     if found.refused.intersection(keys):
-        return SAID
+        return _SAID
     return f"the model {name!r} has no path and no endpoint"

@@ -35,18 +35,14 @@ class Document:
         return Origin(Layer.FILE, self.source)
 
 
-def read_user(path: Path, *, named: bool = False) -> Document:
-    """Read the user's file: `path`, or config.json beside a config.toml that is not there.
-
-    `named`: the user named the file, so that it is a problem if there is none.
-    """
+def read_user(path: Path) -> Document:
+    """Read the user's file: `path`, or config.json beside a config.toml that is not there."""
     beside = path.with_name("config.json") if path.name == "config.toml" else None
     document = read(path)
     if document is None and beside is not None:
         document, beside = read(beside), None
     if document is None:
-        problem = Problem("MIDSPAN_CONFIG names this file, and there is none", str(path))
-        return Document(str(path), problems=(problem,) if named else ())
+        return Document(str(path))
     if beside is not None and _is_there(beside):
         ignored = f"is not read, because there is a {path.name} beside it; keep one of the two"
         problems = (*document.problems, Problem(ignored, str(beside)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -50,6 +50,7 @@ class Document:
         self.language_id = language_id
         self.encoding = encoding
         self.revision = 0
+        self.kept_back = ""  # why its repository does not want it shown to a model
         self._set_text(text)
 
     @property
@@ -180,11 +181,15 @@ class Document:
         return self.encoding == "utf-16" and not self._astral
 
 
+Refusal = Callable[[str, str], str | None]  # (path, language id) → why not, if not
+
+
 class Documents:
     """The open documents by URI. Changes that cannot be meant are ignored, with a log line."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: Refusal = lambda path, language_id: None) -> None:
         self.encoding = "utf-16"  # what the client and we agreed on in `initialize`
+        self._refusal = refusal  # of the repository that a document is in
         self._open: dict[str, Document] = {}
 
     def get(self, uri: str) -> Document | None:
@@ -195,7 +200,14 @@ class Documents:
         """Open a document, or take a new text for an open one."""
         document = Document(uri, text, version, language_id, self.encoding)
         self._open[_key(uri)] = document
+        self.check_repositories()
         return document
+
+    def check_repositories(self) -> None:
+        """Ask again of every open document whether its repository keeps it back."""
+        for document in self._open.values():
+            reason = self._refusal(document.path, document.language_id)
+            document.kept_back = reason or ""
 
     def change(self, uri: str, version: int, changes: Iterable[Change]) -> bool:
         """Apply the changes of one notification, in order; False if they were ignored."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -25,6 +25,7 @@ from lsp_server.documents import Documents
 from lsp_server.generations import Generations
 from lsp_server.idle import Idle
 from lsp_server.protocol import MidspanProtocol
+from lsp_server.repository import Repositories
 from lsp_server.settings import Popup, Settings
 from lsp_server.stats import Stats
 from lsp_server.status import Status, StatusReporter
@@ -50,7 +51,9 @@ class MidspanServer(LanguageServer):
     def __init__(self) -> None:
         super().__init__("midspan", __version__, protocol_cls=MidspanProtocol)
         self.client = ClientFeatures()
-        self.documents = Documents()
+        self.documents = Documents(Repositories().refusal)
+        # Told the URI after a document was opened, changed or closed.
+        self.document_listeners: list[Callable[[str], None]] = []
         self.generations = Generations()
         self.suggestions = SuggestionCache()
         self.stats = Stats()

@@ -219,6 +219,7 @@ class MidspanProtocol(LanguageServerProtocol):
         documents = self._server.documents
         document = documents.open(item.uri, item.text, item.version, str(item.language_id))
         self._server.idle.opened(document)
+        self._tell(item.uri)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
@@ -227,6 +228,7 @@ class MidspanProtocol(LanguageServerProtocol):
         changes = [_change(change) for change in params.content_changes]
         if self._server.documents.change(identifier.uri, identifier.version, changes):
             self._server.generations.cancel(identifier.uri, Rank.TYPING)
+            self._tell(identifier.uri)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
@@ -237,6 +239,11 @@ class MidspanProtocol(LanguageServerProtocol):
             self._server.documents.close(document.uri)
             self._server.suggestions.drop(document.uri)
             self._server.idle.closed(document)
+            self._tell(params.text_document.uri)
+
+    def _tell(self, uri: str) -> None:
+        for listener in self._server.document_listeners:
+            listener(uri)
 
     @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
     async def lsp_workspace__execute_command(  # type: ignore[override]

@@ -29,6 +29,7 @@ def create_server() -> MidspanServer:
         code_actions,
         commands,
         completion,
+        config_diagnostics,
         configuration,
         inline_completion,
         startup,
@@ -36,7 +37,15 @@ def create_server() -> MidspanServer:
     from lsp_server.language_server import MidspanServer
 
     server = MidspanServer()
-    features = (configuration, startup, inline_completion, completion, code_actions, commands)
+    features = (
+        configuration,
+        config_diagnostics,
+        startup,
+        inline_completion,
+        completion,
+        code_actions,
+        commands,
+    )
     for feature in features:
         feature.register(server)
     return server

@@ -1,19 +1,36 @@
-"""The editor's settings for midspan, one frozen value; each default stands at its field.
+"""The language server's settings for one window; each default stands at its field.
 
 Rule: `resolve` is pure and always gives complete settings; what is wrong or unknown keeps the
-default and comes back as a sentence for the user. Knows no pygls, and nothing of how the settings
-came here (initializationOptions, workspace/configuration, didChangeConfiguration).
+value of the layer below and comes back as a problem for the user. Knows no pygls, and nothing of
+how the settings came here (`[lsp]` of the user's file, `MIDSPAN_LSP_*`, initializationOptions,
+workspace/configuration, didChangeConfiguration).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
+from backends import config_layers
+from backends.config_layers import Resolved, Shape
+from backends.config_schema import (
+    Given,
+    Layer,
+    Origin,
+    Problem,
+    Scope,
+    json_schema,
+    setting,
+    specs,
+)
+
 SECTION = "midspan"
+TABLE = "lsp"  # in config.toml
+EDITOR = "editor settings"
 _NOT_OURS = frozenset({"editorInfo", "editorPluginInfo"})  # beside ours in Copilot's dialect
+_MANAGERS = frozenset({"manager", "completion", "chat", "models"})
 
 
 class Multiline(StrEnum):
@@ -34,53 +51,112 @@ class Popup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a user can set in the editor. Names may also be written in camelCase."""
+    """`[lsp]`, and what a user can set in the editor. Names may also be written in camelCase."""
 
-    enabled: bool = True  # suggest at all
-    disabled_languages: tuple[str, ...] = ()  # language ids; nothing is suggested in them
-    max_tokens: int = 96  # longest suggestion of several lines
-    max_tokens_line: int = 48  # longest suggestion of one line
-    max_tokens_action: int = 256  # longest text that a code action fills in
-    prefetch: bool = True  # prepare, while the user rests, what may be asked for next
-    debounce_ms: int = 0  # how long typing rests before an automatic suggestion is asked for
-    multiline: Multiline = Multiline.AUTO
-    popup: Popup = Popup.AUTO
-    deadline_ms: int = 2000  # for an automatic suggestion, once the model has the request
-    deadline_action_ms: int = 60_000  # for what was asked for by hand
-    autostart: bool = True  # start the backend manager if it is not running
+    enabled: bool = setting(True, "Suggest while typing.", scope=Scope.WINDOW)
+    disabled_languages: tuple[str, ...] = setting(
+        (), "Language ids; nothing is suggested in them.", scope=Scope.WINDOW
+    )
+    max_tokens: int = setting(
+        96,
+        "Longest suggestion of several lines.",
+        unit="tokens",
+        low=1,
+        high=4096,
+        scope=Scope.WINDOW,
+    )
+    max_tokens_line: int = setting(
+        48,
+        "Longest suggestion of one line.",
+        unit="tokens",
+        low=1,
+        high=1024,
+        scope=Scope.WINDOW,
+    )
+    max_tokens_action: int = setting(
+        256,
+        "Longest text that a code action fills in.",
+        unit="tokens",
+        low=1,
+        high=8192,
+        scope=Scope.WINDOW,
+    )
+    prefetch: bool = setting(
+        True,
+        "Evaluate, while you rest, what may be asked for next; off saves power.",
+        scope=Scope.WINDOW,
+    )
+    debounce_ms: int = setting(
+        0,
+        "How long typing rests before an automatic suggestion is asked for.",
+        unit="ms",
+        low=0,
+        high=5000,
+        scope=Scope.WINDOW,
+    )
+    multiline: Multiline = setting(
+        Multiline.AUTO,
+        "Suggest several lines: where the rest of the line is empty (auto), always or never.",
+        scope=Scope.WINDOW,
+    )
+    popup: Popup = setting(
+        Popup.AUTO,
+        "Suggest in the completion popup: where the editor has no ghost text (auto), always or "
+        "never.",
+        scope=Scope.WINDOW,
+    )
+    deadline_ms: int = setting(
+        2000,
+        "How long an automatic suggestion may take, once the model has the request.",
+        unit="ms",
+        low=50,
+        high=600_000,
+        scope=Scope.WINDOW,
+    )
+    deadline_action_ms: int = setting(
+        60_000,
+        "How long what was asked for by hand may take.",
+        unit="ms",
+        low=50,
+        high=600_000,
+        scope=Scope.WINDOW,
+    )
+    autostart: bool = setting(True, "Start the backend manager if it is not running.")
 
 
-_LIMITS: Mapping[str, tuple[int, int]] = {
-    "max_tokens": (1, 4096),
-    "max_tokens_line": (1, 1024),
-    "max_tokens_action": (1, 8192),
-    "debounce_ms": (0, 5000),
-    "deadline_ms": (50, 600_000),
-    "deadline_action_ms": (50, 600_000),
-}
-_DEFAULTS = Settings()
-_NAMES = frozenset(f.name for f in fields(Settings))
+def _snake(key: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: "_" + found.group().lower(), key)
 
 
-class _WrongError(ValueError):
-    """The value does not fit; the message says what would."""
+def camel(name: str) -> str:
+    """Return a setting's name as editors write it: `maxTokens`."""
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
 
 
-def resolve(*layers: Mapping[str, object] | None) -> tuple[Settings, tuple[str, ...]]:
-    """Make settings from layers of raw objects, later ones winning; and what was wrong in them."""
-    values: dict[str, object] = {}
-    problems: list[str] = []
+SHAPE = Shape(tables={TABLE: Settings}, foreign=_MANAGERS, spelled=_snake)
+
+
+def resolve(
+    *layers: Mapping[str, object] | None, below: Sequence[Given] = ()
+) -> tuple[Settings, tuple[Problem, ...]]:
+    """Make settings from the editor's layers of raw objects, later ones winning.
+
+    `below` is what the user's file and the environment say. Returns also what was wrong.
+    """
+    found = explained(*layers, below=below)
+    return found.table(TABLE), found.problems
+
+
+def explained(*layers: Mapping[str, object] | None, below: Sequence[Given] = ()) -> Resolved:
+    """Return what `resolve` makes settings of, each value with its origin."""
+    return config_layers.resolve([*below, *_from_editor(layers)], SHAPE)
+
+
+def _from_editor(layers: Iterable[Mapping[str, object] | None]) -> Iterable[Given]:
     for layer in layers:
         for key, raw in (layer or {}).items():
-            name = _snake(key)
-            if name not in _NAMES:
-                problems.append(f"unknown setting {SECTION}.{key}")
-            elif raw is not None:  # how several clients write "not set"
-                try:
-                    values[name] = _value(name, raw)
-                except _WrongError as exc:
-                    problems.append(f"{SECTION}.{key} must be {exc}")
-    return Settings(**values), tuple(problems)  # type: ignore[arg-type]
+            if raw is not None:  # how several clients write "not set"
+                yield Given((TABLE, key), raw, Origin(Layer.EDITOR, EDITOR))
 
 
 def section(raw: object) -> Mapping[str, object]:
@@ -93,26 +169,16 @@ def section(raw: object) -> Mapping[str, object]:
     return {key: value for key, value in raw.items() if key not in _NOT_OURS}
 
 
-def _value(name: str, raw: object) -> object:
-    default = getattr(_DEFAULTS, name)
-    if isinstance(default, bool):
-        if not isinstance(raw, bool):
-            raise _WrongError("true or false")
-        return raw
-    if isinstance(default, StrEnum):
-        members = type(default)
-        if not isinstance(raw, str) or raw not in members._value2member_map_:
-            raise _WrongError("one of " + ", ".join(f'"{member}"' for member in members))
-        return members(raw)
-    if isinstance(default, int):
-        low, high = _LIMITS[name]
-        if not isinstance(raw, int) or isinstance(raw, bool) or not low <= raw <= high:
-            raise _WrongError(f"a whole number from {low} to {high}")
-        return raw
-    if not isinstance(raw, list) or not all(isinstance(entry, str) for entry in raw):
-        raise _WrongError("a list of strings")
-    return tuple(raw)
+# VS Code's scopes: "machine" keeps a setting out of a workspace's files.
+_SCOPES = {Scope.USER: "machine", Scope.WINDOW: "window"}
 
 
-def _snake(key: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: "_" + found.group().lower(), key)
+def settings_schema() -> dict[str, object]:
+    """Return the settings as an extension's package.json declares them (contributes)."""
+    properties = {}
+    for spec in specs(Settings).values():
+        unit = f" In {spec.unit}." if spec.unit else ""
+        schema = json_schema(spec)
+        schema["description"] = spec.doc + unit
+        properties[f"{SECTION}.{camel(spec.name)}"] = schema | {"scope": _SCOPES[spec.scope]}
+    return {"title": SECTION, "properties": properties}

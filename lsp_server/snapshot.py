@@ -64,8 +64,9 @@ def refusal(document: Document) -> str | None:
     """Why nothing of this document may be sent to a model, however it was asked for."""
     if len(document.text) > MAX_DOCUMENT:
         return status.TOO_LARGE.format(len(document.text) / 1e6, MAX_DOCUMENT / 1e6)
-    secret = ignore.refusal(document.path)
-    return status.SECRET.format(secret) if secret else None
+    if secret := ignore.refusal(document.path):
+        return status.SECRET.format(secret)
+    return status.KEPT_BACK.format(document.kept_back) if document.kept_back else None
 
 
 def switched_off(document: Document, settings: Settings, toggles: Toggles) -> str | None:

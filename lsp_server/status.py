@@ -41,6 +41,7 @@ DOCUMENT_OFF = "suggestions are switched off for this document"
 NOT_OPEN = "the editor has not opened this document"
 TOO_LARGE = "the document is too large ({:.0f} MB; the limit is {:.0f} MB)"
 SECRET = "{}, so it is not shown to a model"  # noqa: S105 - a sentence
+KEPT_BACK = "{}, so it is not shown to a model"
 MOVED_ON = "the document changed meanwhile"
 EMPTY = "the model had nothing to add"
 BUG = "midspan failed; its log says where"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backends.errors import BadRequest
 from lsp_server.documents import Document
+from lsp_server.repository import Repositories
 from lsp_server.snapshot import refusal
 
 MAX_BYTES = 40 * 1024 * 1024  # whatever the encoding; documents have a limit of their own
@@ -44,6 +45,7 @@ def open_document(path: Path) -> Document:
     Raises BadRequest where it cannot be read, is no text, or must not be shown to a model.
     """
     document = Document(path.resolve().as_uri(), read_text(path), 1, language_id(path), "utf-32")
+    document.kept_back = Repositories().refusal(document.path, document.language_id) or ""
     if reason := refusal(document):
         raise BadRequest(f"{path} is not completed: {reason}")
     return document

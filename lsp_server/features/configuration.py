@@ -1,17 +1,20 @@
-"""The editor's settings: from initializationOptions, workspace/configuration and pushed changes.
+"""The window's settings: the user's file and environment, initializationOptions,
+workspace/configuration and pushed changes.
 
-Rule: brings raw objects to `settings.resolve`, in the order of design §9, and tells the client
-once about each thing that is wrong.
+Rule: brings what came to `settings.resolve`, in the order of design §9, and tells the client once
+about each thing that is wrong: in its log, and the user's file in one message at the start.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 
+from backends.config_schema import Given, Problem
 from lsp_server.settings import SECTION, resolve, section
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ class Configuration:
     """The layers of settings as they came, and what the client was already told."""
 
     ls: MidspanServer
+    below: tuple[Given, ...] = ()  # the user's file and the environment
     initial: Mapping[str, object] = field(default_factory=dict)
     workspace: Mapping[str, object] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -30,13 +34,23 @@ class Configuration:
     def apply(self, *, tell: bool = True) -> None:
         """Make the settings anew from the layers."""
         before = self.ls.settings
-        self.ls.settings, problems = resolve(self.initial, self.workspace)
+        self.ls.settings, problems = resolve(self.initial, self.workspace, below=self.below)
         if self.ls.settings.autostart != before.autostart:
             self.ls.forget_manager()
         for problem in problems if tell else ():
-            if problem not in self.told:
-                self.told.add(problem)
-                self.ls.log_to_client(f"midspan: {problem}")
+            self._log(problem)
+
+    async def read_user(self, *, show: bool = False) -> None:
+        """Read the user's file; with `show`, pop up one message if something in it is wrong."""
+        from lsp_server import user_config
+
+        found = await asyncio.to_thread(user_config.read)
+        self.below = found.window
+        new = [problem for problem in found.problems if self._log(problem)]
+        self.apply()
+        if show and new:
+            message = types.ShowMessageParams(types.MessageType.Warning, _summary(new))
+            self.ls.window_show_message(message)
 
     async def pull(self) -> None:
         """Ask the client for our section, where it answers such questions."""
@@ -58,9 +72,25 @@ class Configuration:
         else:
             await self.pull()
 
+    def _log(self, problem: Problem) -> bool:
+        """Write a problem to the client's log; False if it was told before."""
+        if str(problem) in self.told:
+            return False
+        self.told.add(str(problem))
+        self.ls.log_to_client(f"midspan: {problem}")
+        return True
+
+
+def _summary(problems: list[Problem]) -> str:
+    first = problems[0]
+    if len(problems) == 1:
+        return f"midspan: {first}. The value below it stays."
+    more = f"and {len(problems) - 1} more problems; `midspan config check` lists them"
+    return f"midspan: {first}, {more}."
+
 
 def register(ls: MidspanServer) -> None:
-    """Listen to `initialize` and to changes; `startup` pulls after `initialized`."""
+    """Listen to `initialize` and to changes; `startup` reads and pulls after `initialized`."""
     configuration = Configuration(ls)
     ls.configuration = configuration
 

@@ -27,8 +27,8 @@ async def initialized(ls: MidspanServer, params: types.InitializedParams) -> Non
 
 async def _warm_up(ls: MidspanServer) -> None:
     await configuration.listen(ls)
+    await ls.configuration.read_user(show=True)
     await ls.configuration.pull()
-    ls.configuration.apply()
     if ls.settings.enabled:
         await _connect(ls)
     else:

@@ -28,7 +28,8 @@ def test_resolve_later_layers_win():
         ("multiline", [], "one of"),
         ("disabledLanguages", "python", "a list of strings"),
         ("disabledLanguages", [1], "a list of strings"),
-        ("colour", "red", "unknown setting midspan.colour"),
+        ("colour", "red", "unknown key 'colour'"),
+        ("maxToken", 1, "did you mean 'max_tokens'?"),
     ],
 )
 def test_resolve_keeps_the_default_and_says_what_is_wrong(key, raw, words):
@@ -38,8 +39,9 @@ def test_resolve_keeps_the_default_and_says_what_is_wrong(key, raw, words):
         pytest.fail(f"raised {exc}")
     assert settings == Settings()
     assert len(problems) == 1
-    assert words in problems[0]
-    assert key in problems[0]
+    assert words in problems[0].message
+    assert key in problems[0].message
+    assert problems[0].source == "editor settings"
 
 
 def test_resolve_reads_every_kind():

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+from backends.config_schema import similar, specs
+from lsp_server.settings import Settings
 from tests.lsp_server.session import NO_ANSWER, Session
 
 PULLS = {
@@ -52,8 +54,8 @@ async def test_wrong_and_unknown_settings_are_told_once_and_pop_up_nothing(sessi
     await session.command("midspan.status")
     told = [m["params"]["message"] for m in session.messages if m["method"] == "window/logMessage"]
     assert sorted(told) == [
-        "midspan: midspan.maxTokens must be a whole number from 1 to 4096",
-        "midspan: unknown setting midspan.colour",
+        "midspan: editor settings: 'maxTokens' must be a whole number from 1 to 4096, not 'many'",
+        f"midspan: editor settings: unknown key 'colour'{similar('colour', specs(Settings))}",
     ]
     assert not [m for m in session.messages if m["method"] == "window/showMessage"]
 
