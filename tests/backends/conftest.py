@@ -90,31 +90,32 @@ class Served:
 Serve = Callable[[Manager], Any]
 
 
+@asynccontextmanager
+async def serving(manager: Manager) -> AsyncIterator[Served]:
+    """Serve a manager's API while in the context."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    served = Served(manager, listener.getsockname()[1])
+    app = create_app(
+        manager,
+        Address("127.0.0.1", served.port, TOKEN),
+        activity=Activity(),
+        on_ready=lambda: None,
+        on_stop=served.stops.append,
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
+    )
+    task = asyncio.create_task(server._serve(sockets=[listener]))
+    try:
+        while not server.started:
+            await asyncio.sleep(0.005)
+        yield served
+    finally:
+        server.should_exit = True
+        await task
+
+
 @pytest.fixture
 def serve() -> Serve:
     """Serve a manager's API while in the context."""
-
-    @asynccontextmanager
-    async def serving(manager: Manager) -> AsyncIterator[Served]:
-        listener = socket.create_server(("127.0.0.1", 0))
-        served = Served(manager, listener.getsockname()[1])
-        app = create_app(
-            manager,
-            Address("127.0.0.1", served.port, TOKEN),
-            activity=Activity(),
-            on_ready=lambda: None,
-            on_stop=served.stops.append,
-        )
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
-        )
-        task = asyncio.create_task(server._serve(sockets=[listener]))
-        try:
-            while not server.started:
-                await asyncio.sleep(0.005)
-            yield served
-        finally:
-            server.should_exit = True
-            await task
-
     return serving

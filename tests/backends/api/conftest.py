@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from backends.catalogue import Model, Source
 from backends.config import ModelSettings
 from backends.errors import MidspanError, UnknownModel
 from backends.manager import Manager
-from tests.backends.conftest import TOKEN, Serve, Served
+from tests.backends.conftest import TOKEN, Served, serving
 
 USAGE = Usage(prompt_tokens=10, cached_tokens=7, completion_tokens=3)
 END = Chunk("", finish_reason=FinishReason.STOP, usage=USAGE)
@@ -175,12 +176,20 @@ def dechunked(body: bytes) -> bytes:
     return found
 
 
-@pytest_asyncio.fixture
-async def scripted(serve: Serve, tmp_path: Path) -> AsyncIterator[Scripted]:
+@asynccontextmanager
+async def scripted_api(folder: Path) -> AsyncIterator[Scripted]:
+    """Serve the API over a scripted backend while in the context."""
     backend = ScriptedBackend()
-    manager = ScriptedManager(backend, tmp_path)
-    async with serve(cast(Manager, manager)) as served:
+    manager = ScriptedManager(backend, folder)
+    async with serving(cast(Manager, manager)) as served:
         yield Scripted(served, backend, manager)
+
+
+@pytest_asyncio.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
+    """The API over a scripted backend."""
+    async with scripted_api(tmp_path) as scripted:
+        yield scripted
 
 
 @pytest.fixture(params=["whole", "stream"])
