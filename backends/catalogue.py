@@ -286,11 +286,7 @@ def facts(model: Model) -> Facts:
         header = read_header(model.path)
     except MidspanError as exc:
         return Facts(problem=str(exc))
-    template = templates.detect(
-        header.control_tokens,
-        architecture=header.architecture,
-        name=templates.called(header.name, model.path),
-    )
+    template = template_of(header, model.path)
     no_fim = template.reason if isinstance(template, templates.NoFim) else ""
     chat = has_chat_template(header, model.settings)
     return Facts(
@@ -304,6 +300,15 @@ def facts(model: Model) -> Facts:
         chat=chat,
         no_chat_reason="" if chat else NO_CHAT_TEMPLATE,
         problem="" if is_ready(engine, model.settings) else missing(model),
+    )
+
+
+def template_of(header: Header, path: Path) -> templates.Template | templates.NoFim:
+    """Return how a model was trained to fill in the middle, or why it can't."""
+    return templates.detect(
+        header.control_tokens,
+        architecture=header.architecture,
+        name=templates.called(header.name, path),
     )
 
 

@@ -94,17 +94,30 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
 def expected(header: GGUFHeader | FolderHeader, context_length: int, kv_type: str = "") -> int:
     """Return the bytes that a model will take: weights, KV cells and their snapshots.
 
-    `context_length` and `kv_type` are the user's wishes, 0 and "" for none. A file that does not
-    say what it caches, or a type that it cannot have, is the load's to refuse: its cells are none.
+    `context_length` and `kv_type` are the user's wishes, 0 and "" for none.
+    """
+    _, size = cache(header, context_length, kv_type)
+    return header.file_bytes + size + snapshot_bytes(size)
+
+
+def cache(
+    header: GGUFHeader | FolderHeader, context_length: int, kv_type: str = ""
+) -> tuple[int, int]:
+    """Return the KV cells that a model will have, and the bytes of them all.
+
+    A file that does not say what it caches, or a type that it cannot have, is the load's to
+    refuse: its cells take nothing.
     """
     try:
-        folder = isinstance(header, FolderHeader)
-        spec = cache_spec.from_config(header.config) if folder else cache_spec.from_gguf(header)
+        if isinstance(header, FolderHeader):
+            spec = cache_spec.from_config(header.config)
+        else:
+            spec = cache_spec.from_gguf(header)
         per_cell = cell_bytes(spec, kv_type)
     except MidspanError:
-        return header.file_bytes
-    cache = per_cell * cells(per_cell, context(context_length, header.context_length))
-    return header.file_bytes + cache + snapshot_bytes(cache)
+        per_cell = 0
+    count = cells(max(per_cell, 1), context(context_length, header.context_length))
+    return count, count * per_cell
 
 
 def snapshot_bytes(cache_bytes: int) -> int:
