@@ -60,13 +60,13 @@ class Chatting:
             self._probed.profile, self._probed.model, request, self._effort
         )
         policy = Policy(options.retries, options.pause, options.first_token)
+        answer = _Answer(request, self._probed.model)
         try:
             async with asyncio.timeout(options.first_token) as patience:
                 stream = await repeated(
                     lambda: self._open(client, body, {**extra, **fields}, dict(headers)), policy
                 )
                 async with stream:
-                    answer = _Answer(request, self._probed.model)
                     async for chunk in self._chunks(stream):
                         patience.reschedule(None)
                         flight.usage = wire.usage(_dumped(chunk.usage)) or flight.usage
