@@ -7,7 +7,7 @@ found and what the model's header says. Must not know how an engine takes the va
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from backends import hardware, memory
 from backends.cache_spec import DEFAULT_KV_TYPE, ModelCacheSpec
@@ -57,14 +57,15 @@ def configure(
     `offload`: the engine's build can use a GPU. Raises Unsupported where the user wants a device
     that is not there.
     """
-    device, why = hardware.choose(machine, hardware.wished_device(settings.device))
-    if device.name != "cpu" and not offload and not settings.device:
+    wish = hardware.wished_device(settings.device)
+    device, why = hardware.choose(machine, wish)
+    if device.name != "cpu" and not offload and not wish:
         device = next(d for d in machine.devices if d.name == "cpu")
         why = "the engine's build computes on the CPU alone"
     own = int(device.free_bytes * USED_SHARE)
     context, kv_type = _context_and_kv(shape, settings, own + _share(machine))
     return [
-        Choice("device", device.name, why, bool(settings.device)),
+        Choice("device", wish or device.name, why, bool(wish)),
         _users(settings, "threads") or Choice("threads", machine.cores, machine.cores_reason),
         _users(settings, "gpu_layers") or _gpu_layers(device, shape, context, kv_type),
         kv_type,
@@ -75,7 +76,8 @@ def configure(
 
 def apply(settings: ModelSettings, choices: list[Choice]) -> ModelSettings:
     """Return `settings` with what was chosen where the user left it open."""
-    return replace(settings, **{c.name: c.value for c in choices if not c.is_users})
+    values: dict[str, Any] = {c.name: c.value for c in choices if not c.is_users}
+    return replace(settings, **values)
 
 
 def quick_bytes(machine: Hardware) -> int:
@@ -95,9 +97,7 @@ def _share(machine: Hardware) -> int:
     return int(machine.memory_available * memory.KEPT_SHARE)
 
 
-def _context_and_kv(
-    shape: Shape, settings: ModelSettings, room: int
-) -> tuple[Choice, Choice]:
+def _context_and_kv(shape: Shape, settings: ModelSettings, room: int) -> tuple[Choice, Choice]:
     """Choose the context and the type of its cells together: each decides what the other costs.
 
     What a user set for one is kept while the other gives way; quantised cells come before a

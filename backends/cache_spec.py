@@ -1,8 +1,8 @@
 """What a model caches of each token, and the bytes that takes: from a GGUF header, from a
 config.json, or from a model that is loaded.
 
-Rule: bytes per token = layers × KV heads × (key width + value width) × bytes per element, the scales
-of quantised cells included; computed from the model's own numbers, and a number that is missing is
+Rule: bytes per token = layers × KV heads × (key width + value width) × bytes per element, scales of
+quantised cells included; computed from the model's own numbers, and a number that is missing is
 named, never guessed. Pure functions. Must not know files, memory limits or runtimes.
 """
 
@@ -281,9 +281,7 @@ def _config_kv_heads(keys: _Keys, count: int, heads: list[int]) -> list[int]:
         "new_decoder_architecture"
     ):
         return [1] * count
-    return keys.per_layer(
-        count, "num_key_value_heads", "num_kv_heads", "n_head_kv", default=heads
-    )
+    return keys.per_layer(count, "num_key_value_heads", "num_kv_heads", "n_head_kv", default=heads)
 
 
 def _config_kinds(keys: _Keys, config: Mapping[str, Any], count: int) -> list[str]:

@@ -113,7 +113,11 @@ class ModelSettings:
         low=0,
         high=8192,
     )
-    gpu_layers: int = _setting(0, "Layers to keep on the GPU; -1 for all.", low=-1)
+    gpu_layers: int = _setting(
+        0,
+        "Layers to keep on the GPU: -1 for all, 0 for as many as fit, none with device cpu.",
+        low=-1,
+    )
     low_vram: bool = _setting(False, "Keep the KV cache in the machine's memory, not the GPU's.")
     mmap: bool = _setting(True, "Map the file instead of reading it.")
     mlock: bool = _setting(False, "Keep the weights from being swapped out.")

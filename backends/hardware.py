@@ -271,14 +271,13 @@ def run(command: Sequence[str], timeout: float = COMMAND_TIMEOUT) -> CommandResu
         return CommandResult(problem=f"failed: {lines[0] if lines else f'status {status}'}")
 
 
+def run_nothing(_command: Sequence[str]) -> None:
+    """Find no command: for engines that could not use what those would tell of."""
+
+
 def detect(command: Command = run) -> Hardware:
     """Ask the system and make sense of it. Takes seconds at most."""
     return describe(probe(command))
-
-
-def require(wish: str) -> Device:
-    """Return the device that the user set. Raises Unsupported with the reason it is not there."""
-    return choose(detect(), wish)[0]
 
 
 def wished_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -323,11 +322,6 @@ _NVIDIA_SMI: Final = (
     "--format=csv,noheader,nounits",
 )
 _ROCM_SMI: Final = ("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json")
-
-
-def usable_cores() -> int:
-    """Return how many threads should compute: what affinity and control groups allow."""
-    return usable(os.cpu_count() or 1, _affinity(), cpu_quota())[0]
 
 
 def _affinity() -> int:

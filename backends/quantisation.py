@@ -23,7 +23,8 @@ TENSOR_TYPE_NAMES: Final = {
     **dict(enumerate(("Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S"), 14)),
     **dict(enumerate(("IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64"), 20)),
     **dict(enumerate(("F64", "IQ1_M", "BF16"), 28)),
-    **{34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0", 42: "Q2_0"},
+    **dict(enumerate(("TQ1_0", "TQ2_0"), 34)),
+    **dict(enumerate(("MXFP4", "NVFP4", "Q1_0", "Q2_0"), 39)),
 }
 
 # llama.cpp's file types by number: the name, and the tensor types that may hold most of the
@@ -100,7 +101,7 @@ def from_name(name: str) -> str:
     found = _IN_NAME.findall(name)
     if not found:
         return ""
-    claimed = found[-1].upper()
+    claimed = str(found[-1]).upper()
     return _SPELLINGS.get(claimed, claimed)
 
 
@@ -194,7 +195,9 @@ def advise(
         key=lambda fit: (not fit.fits, *_preference(fit.candidate, quick_bytes)),
     )
     best = rows[0] if rows and rows[0].fits else None
-    return Advice(best.candidate if best else None, _why(rows, best, free_bytes, quick_bytes), tuple(rows))
+    return Advice(
+        best.candidate if best else None, _why(rows, best, free_bytes, quick_bytes), tuple(rows)
+    )
 
 
 def _fit(candidate: Candidate, free: int, context: int, kv_type: str) -> Fit:

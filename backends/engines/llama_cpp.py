@@ -25,12 +25,14 @@ import llama_cpp.llama_cpp as llama
 import msgspec
 import numpy as np
 
-from backends import cache_spec, engine_settings, gguf_header, hardware, memory
+from backends import auto_config, cache_spec, engine_settings, gguf_header, hardware, memory
+from backends.auto_config import Shape
 from backends.cache_spec import ModelCacheSpec
 from backends.config import ModelSettings
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, VocabInfo
 from backends.errors import BackendError, LoadFailed, MidspanError, Unsupported
 from backends.frames import Load
+from backends.hardware import Hardware
 from fim.prompt import apart
 
 logger = logging.getLogger(__name__)
@@ -97,14 +99,16 @@ def load(request: Load) -> LlamaCppModel:
     llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
     _log.verbose = request.settings.verbose
     llama.llama_backend_init()
-    params = model_params(request.settings, safe_mode=request.safe_mode)
+    offload = bool(llama.llama_supports_gpu_offload())
+    machine = hardware.detect(hardware.run if offload else hardware.run_nothing)
     _log.last_error = ""
     started = time.perf_counter()
-    model = llama.llama_model_load_from_file(os.fsencode(request.path), params)
-    if not model:
-        raise LoadFailed(f"{Path(request.path).name}: {_log.last_error or 'llama.cpp refused it'}")
+    model = _load_weights(request, machine, offload=offload)
     try:
         spec = _cache_spec(model, Path(request.path))
+        size, trained = llama.llama_model_size(model), llama.llama_model_n_ctx_train(model)
+        settings = _configured(machine, Shape(size, trained, spec), request, offload=offload)
+        request = msgspec.structs.replace(request, settings=settings)
         context, cells = _context(model, spec, request)
     except MidspanError:
         llama.llama_model_free(model)
@@ -113,30 +117,50 @@ def load(request: Load) -> LlamaCppModel:
     return LlamaCppModel(model, context, cells, spec, request)
 
 
-def model_params(settings: ModelSettings, *, safe_mode: bool) -> Any:
-    """Return how llama.cpp is to load weights. Raises Unsupported for a device it cannot use."""
+def _load_weights(request: Load, machine: Hardware, *, offload: bool) -> Any:
+    settings = request.settings
+    path = Path(request.path)
+    if offload:  # which layers go to the GPU is decided before any is loaded
+        header = gguf_header.read(path)
+        shape = Shape(header.file_bytes, header.context_length, cache_spec.from_gguf(header))
+        settings = _configured(machine, shape, request, offload=True)
+    params = model_params(settings, safe_mode=request.safe_mode, offload=offload)
+    model = llama.llama_model_load_from_file(os.fsencode(request.path), params)
+    if not model:
+        raise LoadFailed(f"{path.name}: {_log.last_error or 'llama.cpp refused it'}")
+    return model
+
+
+def _configured(machine: Hardware, shape: Shape, request: Load, *, offload: bool) -> ModelSettings:
+    """Return the model's settings with what the user left open, and log why."""
+    choices = auto_config.configure(machine, shape, request.settings, offload=offload)
+    for choice in choices:
+        logger.debug("%s: %s = %s: %s", request.name, choice.name, choice.value, choice.reason)
+    # No device of its own choosing: a model may be spread over all that there are.
+    return replace(auto_config.apply(request.settings, choices), device=request.settings.device)
+
+
+def model_params(settings: ModelSettings, *, safe_mode: bool, offload: bool) -> Any:
+    """Return how llama.cpp is to load weights. Raises Unsupported for what this build cannot do.
+
+    `offload`: it can use a GPU.
+    """
     params = llama.llama_model_default_params()
     params.use_extra_bufts = not safe_mode
     params.load_mode = _LOAD_MODES[settings.mmap, settings.mlock]
     if settings.mlock and not llama.llama_supports_mlock():
         raise Unsupported("mlock = true: llama.cpp cannot lock memory on this system.")
     kind, _, index = settings.device.partition(":")
-    offload = bool(llama.llama_supports_gpu_offload())
     if kind != "cpu" and (kind or settings.gpu_layers) and not offload:
         wish = f"device = {settings.device}" if kind else f"gpu_layers = {settings.gpu_layers}"
         raise Unsupported(
             f"{wish}: this build of llama-cpp-python computes on the CPU alone. Install one that "
             "was built for the GPU, or remove the setting."
         )
-    if kind and kind != "cpu":
-        hardware.require(settings.device)
     if index:
         params.main_gpu = int(index)
         params.split_mode = llama.LLAMA_SPLIT_MODE_NONE
-    if kind == "cpu" or not offload:
-        params.n_gpu_layers = 0
-    else:
-        params.n_gpu_layers = settings.gpu_layers or (-1 if kind else 0)
+    params.n_gpu_layers = 0 if kind == "cpu" or not offload else settings.gpu_layers
     return params
 
 
@@ -145,7 +169,7 @@ def context_params(settings: ModelSettings, cells: int) -> Any:
     params = llama.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch = settings.batch or BATCH
-    params.n_ubatch = min(MICRO_BATCH, params.n_batch)
+    params.n_ubatch = min(max(MICRO_BATCH, params.n_batch // 4), params.n_batch)
     params.n_seq_max = MAX_SEQUENCES
     params.kv_unified = True
     # Cells behind a layer's window are kept: a sequence could not be cut back without them.
@@ -206,7 +230,7 @@ def _threads(model: Any, request: Load) -> tuple[int, int]:
 
     A small model's step is over before a second thread is awake.
     """
-    threads = request.settings.threads or hardware.usable_cores()
+    threads = request.settings.threads
     small = llama.llama_model_size(model) < SMALL_MODEL_BYTES
     return 1 if small else threads, threads
 
@@ -245,7 +269,7 @@ class LlamaCppModel:
         self._abort: Callable[[], bool] = lambda: False
         # Kept as an attribute: llama.cpp holds only the bare pointer.
         self._abort_callback = llama.ggml_abort_callback(lambda _data: self._abort())
-        llama.llama_set_abort_callback(context, self._abort_callback, ctypes.c_void_p(0))
+        self._unheard = ctypes.cast(None, llama.ggml_abort_callback)
 
     # -- vocabulary ---------------------------------------------------------------------------
 
@@ -356,8 +380,8 @@ class LlamaCppModel:
     def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[list[Logits]]:
         """Append the feeds' tokens to their sequences; see `TokenModel.forward`."""
         rows = self._fill(feeds)
-        self._abort = abort
         narrow = self._batch.n_tokens <= NARROW_BATCH
+        self._listen(abort, brief=narrow and self.model_bytes < SMALL_MODEL_BYTES)
         step, prefill = self._threads
         # llama.cpp takes the second number for any batch of more than one token.
         llama.llama_set_n_threads(self._context, step, step if narrow else prefill)
@@ -369,6 +393,12 @@ class LlamaCppModel:
         if status != 0:
             raise BackendError(f"llama.cpp failed (llama_decode returned {status})")
         return [[self._logits(row) for row in own] for own in rows]
+
+    def _listen(self, abort: Callable[[], bool], *, brief: bool) -> None:
+        """Have `abort` asked at every node of the graph, unless that is what would take time."""
+        self._abort = abort
+        callback = self._unheard if brief else self._abort_callback
+        llama.llama_set_abort_callback(self._context, callback, ctypes.c_void_p(0))
 
     def _fill(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Fill the batch; return each feed's batch indices that have logits."""

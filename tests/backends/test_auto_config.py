@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,9 @@ def machine(gib: float = 32, gpu_free_gib: float = 0, **probe: object) -> Hardwa
 
 
 def values(
-    hardware: Hardware, shape: Shape = SHAPE, *, offload: bool = True, **settings: object
+    hardware: Hardware, shape: Shape = SHAPE, *, offload: bool = True, **settings: Any
 ) -> dict[str, object]:
-    wishes = ModelSettings(**settings)  # type: ignore[arg-type]
+    wishes = ModelSettings(**settings)
     choices = auto_config.configure(hardware, shape, wishes, offload=offload)
     assert all(choice.reason for choice in choices)
     return {choice.name: choice.value for choice in choices}
@@ -62,7 +63,7 @@ def test_a_short_context_of_the_model_is_enough() -> None:
 
 
 def test_what_the_user_set_wins() -> None:
-    settings = {"threads": 3, "gpu_layers": 5, "kv_type": "q4_0", "batch": 64}
+    settings: dict[str, Any] = {"threads": 3, "gpu_layers": 5, "kv_type": "q4_0", "batch": 64}
     found = values(machine(32, gpu_free_gib=22), context_length=4096, **settings)
     assert found == {"device": "cuda:0", "context_length": 4096, **settings}
     choices = auto_config.configure(machine(), SHAPE, ModelSettings(threads=3))

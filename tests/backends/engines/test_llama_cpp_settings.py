@@ -52,7 +52,8 @@ def adapter() -> Any:
 )
 def test_mmap_and_mlock_are_the_load_mode(mmap: bool, mlock: bool, mode: str) -> None:
     llama = adapter().llama
-    params = adapter().model_params(ModelSettings(mmap=mmap, mlock=mlock), safe_mode=False)
+    settings = ModelSettings(mmap=mmap, mlock=mlock)
+    params = adapter().model_params(settings, safe_mode=False, offload=False)
     assert params.load_mode == getattr(llama, mode)
 
 
@@ -74,9 +75,7 @@ def test_verbose_passes_the_runtimes_account_on(
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "f32", "q8_0", "q4_0"])
-def test_kv_type_is_that_of_keys_and_values(
-    kv_type: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_kv_type_is_that_of_keys_and_values(kv_type: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with loaded(kv_type=kv_type, verbose=True) as model:
         found = re.search(r"K \((\w+)\): .* V \((\w+)\):", caplog.text)
@@ -118,7 +117,8 @@ def test_low_vram_keeps_the_cells_off_the_device() -> None:
 
 
 def test_threads_default_to_what_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "usable_cores", lambda: 3)
+    monkeypatch.setattr(hardware, "cpu_quota", lambda: 2.5)
+    monkeypatch.setattr(hardware, "_affinity", lambda: 8)
     monkeypatch.setattr(adapter(), "SMALL_MODEL_BYTES", 0)
     with loaded() as model:
         assert model._threads == (3, 3)
@@ -126,45 +126,68 @@ def test_threads_default_to_what_may_be_used(monkeypatch: pytest.MonkeyPatch) ->
         assert model._threads == (1, 1)
 
 
-class Gpu:
-    """A build for the GPU, and one there."""
+TWO_GPUS = "0, NVIDIA L4, 23034, {free}, 570.1\n1, NVIDIA L4, 23034, {free}, 570.1\n"
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(adapter().llama, "llama_supports_gpu_offload", lambda: True)
-        row = "0, NVIDIA L4, 23034, 22000, 570.1\n1, NVIDIA L4, 23034, 100, 570.1\n"
-        probe = hardware.Probe(nvidia=hardware.CommandResult(row))
-        patch.setattr(hardware, "detect", lambda: hardware.describe(probe))
+
+def gpu_build(
+    patch: pytest.MonkeyPatch, *, free_mib: int = 22000, nvidia: bool = True
+) -> list[Any]:
+    """Pretend that the build can use GPUs and that there are two; the list gets the parameters."""
+    llama, seen = adapter().llama, []
+    answer = hardware.CommandResult(TWO_GPUS.format(free=free_mib)) if nvidia else None
+    probe = hardware.Probe(nvidia=answer, memory_available=2**33)
+    patch.setattr(llama, "llama_supports_gpu_offload", lambda: True)
+    patch.setattr(hardware, "detect", lambda _command: hardware.describe(probe))
+    real = llama.llama_model_load_from_file
+
+    def load(path: bytes, params: Any) -> Any:
+        seen.append((params.n_gpu_layers, params.main_gpu, params.split_mode))
+        params.n_gpu_layers = 0
+        return real(path, params)
+
+    patch.setattr(llama, "llama_model_load_from_file", load)
+    return seen
 
 
 @pytest.mark.parametrize(
     ("settings", "layers", "main"),
     [
-        ({}, 0, 0),
+        ({}, -1, 0),  # it fits
         ({"gpu_layers": -1}, -1, 0),  # all layers, not none
         ({"gpu_layers": 7}, 7, 0),
         ({"device": "cuda"}, -1, 0),
         ({"device": "cuda:1", "gpu_layers": 5}, 5, 1),
+        ({"device": "cpu"}, 0, 0),
         ({"device": "cpu", "gpu_layers": -1}, 0, 0),
     ],
 )
-def test_gpu_layers_and_device_are_the_runtimes(
+def test_gpu_layers_and_device_reach_the_runtime(
     settings: dict[str, Any], layers: int, main: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Gpu(monkeypatch)
-    params = adapter().model_params(ModelSettings(**settings), safe_mode=False)
-    assert (params.n_gpu_layers, params.main_gpu) == (layers, main)
-    one_device = adapter().llama.LLAMA_SPLIT_MODE_NONE
-    assert (params.split_mode == one_device) is (":" in settings.get("device", ""))
+    seen = gpu_build(monkeypatch)
+    llama = adapter().llama
+    split = (
+        llama.LLAMA_SPLIT_MODE_NONE
+        if ":" in settings.get("device", "")
+        else llama.LLAMA_SPLIT_MODE_LAYER
+    )
+    with loaded(**settings):
+        assert seen == [(layers, main, split)]
+
+
+def test_as_many_layers_as_fit_go_to_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = gpu_build(monkeypatch, free_mib=6)
+    with loaded():
+        ((layers, _, _),) = seen
+        assert 0 < layers < 6
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Gpu(monkeypatch)
-    nothing = hardware.describe(hardware.Probe())
-    monkeypatch.setattr(hardware, "detect", lambda: nothing)
-    with pytest.raises(Unsupported, match="no NVIDIA driver"):
-        adapter().model_params(ModelSettings(device="cuda"), safe_mode=False)
+    gpu_build(monkeypatch, nvidia=False)
+    with pytest.raises(Unsupported, match="no NVIDIA driver"), loaded(device="cuda"):
+        pass
 
 
 @pytest.mark.parametrize("settings", [{"gpu_layers": -1}, {"device": "cuda"}])
