@@ -17,8 +17,6 @@ from backends.decoding.sampling import TokenIds
 
 __all__ = ["MAX_DROPPED", "VocabularyIndex", "split"]
 
-_NONE = np.array([], dtype=np.int32)
-
 
 class VocabularyIndex:
     """The vocabulary sorted by bytes, to find the tokens that agree with a byte string."""
@@ -29,6 +27,10 @@ class VocabularyIndex:
         pairs = [pair for pair in pairs if pair[0]]
         self._bytes = [text for text, _ in pairs]
         self._ids = np.array([token for _, token in pairs], dtype=np.int32)
+        self._spelled: dict[bytes, list[int]] = {}
+        for text, token in pairs:
+            self._spelled.setdefault(text, []).append(token)
+        self._longest = max(map(len, self._bytes), default=0)
 
     def agreeing(self, pending: bytes) -> TokenIds:
         """Return the ids of the tokens that begin with `pending` or that `pending` begins with.
@@ -40,12 +42,10 @@ class VocabularyIndex:
 
     def spelling(self, text: bytes) -> TokenIds:
         """Return the ids of the tokens that `text` begins with, or is."""
-        spans = [self._span(text[:length]) for length in range(1, len(text) + 1)]
-        return np.concatenate([_NONE, *(self._ids[start:end] for start, end in spans)])
-
-    def _span(self, text: bytes) -> tuple[int, int]:
-        """Return the range of tokens that are exactly `text`."""
-        return bisect_left(self._bytes, text), bisect_left(self._bytes, text + b"\0")
+        found: list[int] = []
+        for length in range(1, min(len(text), self._longest) + 1):
+            found += self._spelled.get(text[:length], ())
+        return np.array(found, dtype=np.int32)
 
     def _after(self, start: bytes) -> int:
         """Return the end of the range of tokens that begin with `start`."""

@@ -403,9 +403,7 @@ class Scheduler:
             return
         started = time.perf_counter()
         try:
-            rows = self._model.forward(
-                [share.feed for share in batch], lambda: self._for_nothing(batch)
-            )
+            rows = self._model.forward([share.feed for share in batch], self._abort(batch))
         except (Aborted, CacheFull) as exc:
             for share in batch:
                 self._keep_finished(share)
@@ -479,15 +477,24 @@ class Scheduler:
             room -= len(tokens) + len(draft.tokens)
         return batch
 
-    def _for_nothing(self, batch: list[Share]) -> bool:
+    def _abort(self, batch: list[Share]) -> Callable[[], bool]:
+        """Return what tells the model to give up: polled at every node of its graph.
+
+        So the usual answer comes at once, and without a lock.
+        """
+        deadline = min(share.generation.deadline for share in batch)
+
+        def abort() -> bool:
+            now = time.perf_counter()
+            return (self._news or now >= deadline) and self._for_nothing(batch, now)
+
+        return abort
+
+    def _for_nothing(self, batch: list[Share], now: float) -> bool:
         """Tell whether most of the batch's tokens are for nobody, or something urgent has come.
 
-        Polled at every node of the graph, so the usual answer comes at once, and without a lock.
         Others in the batch lose at most a micro-batch, which is fed again.
         """
-        now = time.perf_counter()
-        if not self._news and all(now < share.generation.deadline for share in batch):
-            return False
         if self._stopped:
             return True
         inbox = tuple(self._inbox)

@@ -269,7 +269,7 @@ class LlamaCppModel:
         self._abort: Callable[[], bool] = lambda: False
         # Kept as an attribute: llama.cpp holds only the bare pointer.
         self._abort_callback = llama.ggml_abort_callback(lambda _data: self._abort())
-        self._unheard = ctypes.cast(None, llama.ggml_abort_callback)
+        self._unheard = llama.ggml_abort_callback()  # a null pointer
 
     # -- vocabulary ---------------------------------------------------------------------------
 
