@@ -66,6 +66,8 @@ class Completing:
         try:
             async with asyncio.timeout(options.first_token) as patience:
                 outgoing = await self._prompter.prompt(request, window)
+                if request.max_tokens == 0:  # nothing is read of the answer
+                    outgoing = replace(outgoing, pending="", dropped=0)
                 while True:
                     answer = self._answer(flight, request, outgoing, fields, headers)
                     try:

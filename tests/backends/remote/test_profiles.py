@@ -1,0 +1,402 @@
+"""What goes out for each profile, as a scripted endpoint sees it, and what comes of its answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.backend import (
+    ChatRequest,
+    FinishReason,
+    InfillRequest,
+    Message,
+    Role,
+    Sampling,
+    Tool,
+)
+from backends.config import ModelSettings
+from backends.errors import NoFim, RemoteProtocolError, UnknownModel, Unsupported
+from backends.remote.backend import RemoteBackend
+from backends.remote.profiles import PROFILES, Way
+from tests.backends.remote.conftest import MODEL, Connect, collected
+from tests.backends.remote.upstream import Reply, Upstream, as_json, ndjson, sse
+
+REQUEST = InfillRequest(
+    "def add(a, b):\n    return ",
+    "\n\nprint(add(1, 2))\n",
+    document="file:///private/a.py",
+    max_tokens=8,
+    stop=("one", "two", "three", "four", "five"),
+)
+ANCHORED = (
+    "<|fim_prefix|>def add(a, b):\n<|fim_suffix|>\n\nprint(add(1, 2))\n<|fim_middle|>    return"
+)
+WHOLE = "def add(a, b):\n    return "
+
+
+def completion(text: str, finish: str | None = None, **usage: Any) -> dict[str, Any]:
+    event: dict[str, Any] = {"choices": [{"index": 0, "text": text, "finish_reason": finish}]}
+    return event | ({"usage": usage} if usage else {})
+
+
+def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": fields, "finish_reason": finish}
+    return {
+        "id": "1",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+    }
+
+
+ENDED = sse(
+    completion(" a +"),
+    completion(" b", "stop"),
+    {
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 30,
+            "completion_tokens": 4,
+            "prompt_tokens_details": {"cached_tokens": 24},
+        },
+    },
+)
+
+
+def models(owner: str, **fields: Any) -> Reply:
+    return as_json({"data": [{"id": MODEL, "owned_by": owner, **fields}]})
+
+
+@pytest.mark.parametrize(
+    ("profile", "owner"),
+    [("vllm", "vllm"), ("sglang", "sglang"), ("lm-studio", "organization_owner")],
+)
+async def test_engines_that_cache_prefixes_get_the_anchored_prompt_as_text(
+    connect: Connect, upstream: Upstream, profile: str, owner: str
+) -> None:
+    upstream.answers("/v1/models", models(owner, max_model_len=32768))
+    upstream.answers("/v1/completions", ENDED)
+    backend = await connect(token="sk-key")
+    assert PROFILES[profile].title in backend.description
+    text, last = await collected(backend.infill(REQUEST))
+    assert text == "a + b"
+    assert last.usage is not None
+    assert (last.usage.prompt_tokens, last.usage.cached_tokens) == (30, 24)
+    (sent,) = upstream.to("/v1/completions")
+    assert sent.json["prompt"] == ANCHORED
+    assert sent.json["model"] == MODEL
+    assert sent.json["stop"] == ["one", "two", "three", "four"], "at most four go out"
+    assert sent.json["temperature"] == 0
+    assert sent.json["stream_options"]["include_usage"] is True
+    assert sent.headers["authorization"] == "Bearer sk-key"
+    assert "private" not in str(sent)
+
+
+async def test_typing_only_appends_to_the_prompt(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/completions", ENDED)
+    backend = await connect()
+    prefix, sent = REQUEST.prefix, []
+    for letter in "x * ":
+        prefix += letter
+        request = InfillRequest(prefix, REQUEST.suffix, document="d", max_tokens=4)
+        await collected(backend.infill(request))
+        sent.append(upstream.to("/v1/completions")[-1].json["prompt"])
+    head = ANCHORED.removesuffix("    return")
+    assert all(prompt.startswith(head) for prompt in sent)
+
+
+async def test_vllm_keeps_users_and_documents_apart(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/models", models("vllm"))
+    upstream.answers("/v1/completions", ENDED)
+    backend = await connect()
+    for document in ("file:///a", "file:///a", "file:///b"):
+        await collected(backend.infill(InfillRequest("a = ", "", document=document)))
+    sent = upstream.to("/v1/completions")
+    assert len({request.json["cache_salt"] for request in sent}) == 1
+    assert len(sent[0].json["cache_salt"]) >= 24
+    sessions = [request.headers["x-session-id"] for request in sent]
+    assert sessions[0] == sessions[1] != sessions[2]
+
+
+async def test_answer_that_disagrees_is_asked_for_again_with_all_that_was_typed(
+    connect: Connect, upstream: Upstream
+) -> None:
+    other = sse(completion("yield"), completion(" x", "stop"))
+    upstream.answers("/v1/completions", other, sse(completion("a + b", "stop")))
+    backend = await connect()
+    text, _ = await collected(backend.infill(REQUEST))
+    assert text == "a + b"
+    first, second = (request.json["prompt"] for request in upstream.to("/v1/completions"))
+    assert first == ANCHORED
+    assert second == ANCHORED + " "
+
+
+async def test_what_spells_control_tokens_is_not_sent(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/completions", ENDED)
+    backend = await connect()
+    request = InfillRequest(
+        'old = "<|fim_middle|>"\nnew = 1\nx = ',
+        "\ny = 2\nend = '<|im_start|>'\n",
+        path="a<|file_sep|>.py",
+    )
+    _, last = await collected(backend.infill(request))
+    (sent,) = upstream.to("/v1/completions")
+    assert sent.json["prompt"] == (
+        "<|fim_prefix|>\"\nnew = 1\n<|fim_suffix|>\ny = 2\nend = '<|fim_middle|>x ="
+    )
+    assert last.truncated
+
+
+@pytest.mark.parametrize(
+    ("profile", "path", "fields", "reply"),
+    [
+        ("deepseek", "/beta/completions", ("prompt", "suffix"), ENDED),
+        (
+            "mistral",
+            "/v1/fim/completions",
+            ("prompt", "suffix"),
+            sse(delta(content=" a +"), delta("stop", content=" b")),
+        ),
+        ("openai-suffix", "/v1/completions", ("prompt", "suffix"), ENDED),
+    ],
+)
+async def test_engines_with_the_template_get_prefix_and_suffix(
+    connect: Connect,
+    upstream: Upstream,
+    profile: str,
+    path: str,
+    fields: tuple[str, str],
+    reply: Reply,
+) -> None:
+    upstream.answers(path, reply)
+    upstream.answers("/models", models("somebody"))
+    backend = await connect(token="sk", profile=profile)
+    text, last = await collected(backend.infill(REQUEST))
+    assert text == " a + b"
+    assert last.finish_reason is FinishReason.STOP
+    (sent,) = upstream.to(path)
+    assert [sent.json[name] for name in fields] == [WHOLE, REQUEST.suffix]
+    assert len(sent.json["stop"]) == min(5, PROFILES[profile].max_stops)
+    # Nothing is asked that nobody waits for, where it is billed.
+    await collected(backend.infill(InfillRequest("a", "", max_tokens=0)))
+    with pytest.raises(Unsupported, match="billed"):
+        await collected(backend.infill(InfillRequest("a", "", ahead=True)))
+    assert len(upstream.to(path)) == 1
+
+
+async def test_mistral_calls_the_seed_by_its_own_name(connect: Connect, upstream: Upstream) -> None:
+    path = "/v1/fim/completions"
+    upstream.answers(path, sse(delta("stop", content="x")))
+    backend = await connect(profile="mistral")
+    sampling = Sampling(temperature=0.5, seed=3)
+    await collected(backend.infill(InfillRequest("a", "", sampling=sampling)))
+    sent = upstream.to(path)[0].json
+    assert sent["random_seed"] == 3
+    assert sent["temperature"] == 0.5
+    assert "seed" not in sent
+    assert "top_k" not in sent
+
+
+async def test_deepseeks_limit_holds(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/beta/completions", ENDED)
+    backend = await connect(profile="deepseek")
+    await collected(backend.infill(InfillRequest("a", "", max_tokens=9000)))
+    assert upstream.to("/beta/completions")[0].json["max_tokens"] == 4096
+
+
+async def test_ollama_speaks_lines(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/models", models("library"))
+    shown = {"capabilities": ["completion", "insert"], "model_info": {"qwen2.context_length": 4096}}
+    upstream.answers("/api/show", as_json(shown))
+    counts = {"prompt_eval_count": 20, "eval_count": 3, "prompt_eval_duration": 5_000_000}
+    end = {"response": "", "done": True, "done_reason": "stop", **counts}
+    upstream.answers("/api/generate", ndjson({"response": "a + b", "done": False}, end))
+    backend = await connect()
+    assert backend.capabilities.context_length == 4096
+    text, last = await collected(backend.infill(InfillRequest(WHOLE, "", max_tokens=9)))
+    assert text == "a + b"
+    assert last.usage is not None
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (20, 3)
+    sent = upstream.to("/api/generate")[0].json
+    assert sent["prompt"] == WHOLE
+    assert sent["suffix"] == "\n", "with none it would chat"
+    assert sent["options"] == {"temperature": 0, "num_predict": 9}
+
+
+async def test_ollama_model_without_a_suffix_says_so(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/models", models("library"))
+    upstream.answers("/api/show", as_json({"capabilities": ["completion"]}))
+    backend = await connect()
+    assert not backend.capabilities.fim
+    with pytest.raises(NoFim, match="has no suffix"):
+        await collected(backend.infill(REQUEST))
+
+
+async def test_unknown_family_does_not_complete_but_chats(
+    connect: Connect, upstream: Upstream
+) -> None:
+    upstream.answers("/v1/models", as_json({"data": [{"id": "some-model"}]}))
+    backend = await connect()
+    assert not backend.capabilities.fim
+    assert "set its family" in backend.capabilities.no_fim_reason
+    assert backend.capabilities.chat
+    backend = await connect(family="codestral")
+    assert backend.capabilities.fim
+
+
+async def test_wrong_model_name_lists_the_right_ones(connect: Connect, upstream: Upstream) -> None:
+    with pytest.raises(UnknownModel, match=MODEL):
+        await connect(remote_model="other")
+
+
+MESSAGES = (Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hello"))
+TOOL = Tool(
+    "open_file",
+    "Open a file.",
+    {"properties": {"path": {"type": "string"}}, "required": ["path"]},
+)
+
+
+def call(arguments: str, name: str = "open_file") -> Reply:
+    half = len(arguments) // 2
+    first = {"index": 0, "id": "call_7", "function": {"name": name, "arguments": arguments[:half]}}
+    rest = {"index": 0, "function": {"arguments": arguments[half:]}}
+    return sse(delta(tool_calls=[first]), delta(tool_calls=[rest]), delta("tool_calls"))
+
+
+async def test_tool_calls_are_put_together_and_checked(
+    connect: Connect, upstream: Upstream
+) -> None:
+    upstream.answers("/v1/chat/completions", call('{"path": "a.py"}'))
+    request = ChatRequest(MESSAGES, tools=(TOOL,), tool_choice="open_file")
+    text, last = await collected((await connect()).chat(request))
+    assert text == ""
+    assert last.finish_reason is FinishReason.TOOL_CALLS
+    (made,) = last.tool_calls
+    assert (made.id, made.name, made.arguments) == ("call_7", "open_file", '{"path": "a.py"}')
+    sent = upstream.to("/v1/chat/completions")[0].json
+    assert sent["tools"][0]["function"]["parameters"]["type"] == "object"
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "open_file"}}
+    assert sent["messages"][1] == {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [call('{"path": 3}'), call("{}"), call('{"path": "a'), call('{"path": "a"}', "delete_file")],
+    ids=["wrong type", "nothing", "no json", "not offered"],
+)
+async def test_tool_calls_that_do_not_fit_are_refused(
+    connect: Connect, upstream: Upstream, reply: Reply
+) -> None:
+    upstream.answers("/v1/chat/completions", reply)
+    with pytest.raises(RemoteProtocolError, match="called|call of"):
+        await collected((await connect()).chat(ChatRequest(MESSAGES, tools=(TOOL,))))
+
+
+async def test_answer_that_does_not_fit_its_schema_is_refused(
+    connect: Connect, upstream: Upstream
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    good, bad = (sse(delta("stop", content=text)) for text in ('{"a": 1}', '{"a": "x"}'))
+    upstream.answers("/v1/chat/completions", good, bad)
+    backend = await connect()
+    text, _ = await collected(backend.chat(ChatRequest(MESSAGES, schema=schema)))
+    assert text == '{"a": 1}'
+    with pytest.raises(RemoteProtocolError, match="does not fit the schema at a"):
+        await collected(backend.chat(ChatRequest(MESSAGES, schema=schema)))
+    sent = upstream.to("/v1/chat/completions")[0].json
+    assert sent["response_format"]["json_schema"]["schema"] == schema
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_reasoning_in_a_field_is_kept_apart(
+    connect: Connect, upstream: Upstream, field: str
+) -> None:
+    reply = sse(delta(**{field: "hm"}), delta(content="yes"), delta("stop"))
+    upstream.answers("/v1/chat/completions", reply)
+    chunks = [chunk async for chunk in (await connect()).chat(ChatRequest(MESSAGES))]
+    assert "".join(chunk.text for chunk in chunks) == "yes"
+    assert "".join(chunk.reasoning for chunk in chunks) == "hm"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("qwen", "<think>hm</think>\n\nyes"), ("DeepSeek-R1-Distill", "hm</think>\n\nyes")],
+    ids=["opened by the model", "opened by the template"],
+)
+async def test_reasoning_in_tags_is_kept_apart_in_every_cut(
+    connect: Connect, upstream: Upstream, model: str, said: str
+) -> None:
+    upstream.answers("/v1/models", as_json({"data": [{"id": model}]}))
+    reply = sse(*(delta(content=letter) for letter in said), delta("stop"))
+    upstream.answers("/v1/chat/completions", reply)
+    chunks = [chunk async for chunk in (await connect()).chat(ChatRequest(MESSAGES))]
+    assert "".join(chunk.text for chunk in chunks) == "yes"
+    assert "".join(chunk.reasoning for chunk in chunks) == "hm"
+
+
+async def test_stops_of_a_chat_hold_whatever_the_engine_does(
+    connect: Connect, upstream: Upstream
+) -> None:
+    reply = sse(delta(content="one tw"), delta(content="o three"), delta("stop"))
+    upstream.answers("/v1/chat/completions", reply)
+    text, last = await collected((await connect()).chat(ChatRequest(MESSAGES, stop=("two",))))
+    assert text == "one "
+    assert last.stopping_word == "two"
+
+
+async def test_openai_gets_effort_prediction_and_a_cache_key(
+    connect: Connect, upstream: Upstream
+) -> None:
+    reply = sse(delta("stop", content="x"))
+    upstream.answers("/v1/chat/completions", reply)
+    backend = await connect(profile="openai", reasoning_effort="high")
+    await collected(
+        backend.chat(ChatRequest(MESSAGES, session="s", prediction="old text", max_tokens=7))
+    )
+    sent = upstream.to("/v1/chat/completions")[0]
+    assert sent.json["reasoning_effort"] == "high"
+    assert "temperature" not in sent.json
+    assert sent.json["max_completion_tokens"] == 7
+    assert sent.json["prediction"] == {"type": "content", "content": "old text"}
+    assert len(sent.json["prompt_cache_key"]) == 32
+    assert not [name for name in sent.headers if name.startswith(("x-stainless", "openai"))]
+    assert sent.headers["user-agent"] == "midspan"
+    with pytest.raises(NoFim, match="chat"):
+        await collected(backend.infill(REQUEST))
+
+
+async def test_effort_is_for_chat_only(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/completions", ENDED)
+    backend = await connect(reasoning_effort="high")
+    await collected(backend.infill(REQUEST))
+    assert "reasoning_effort" not in upstream.to("/v1/completions")[0].json
+
+
+async def test_known_keys_go_to_their_own_host_alone(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    upstream.answers("/v1/chat/completions", sse(delta("stop", content="x")))
+    settings = ModelSettings(endpoint=upstream.url, profile="openai")
+    backend = await RemoteBackend.connect("m", settings)
+    await collected(backend.chat(ChatRequest(MESSAGES)))
+    await backend.close()
+    assert "sk-of-openai" not in str(upstream.requests)
+    assert not [r for r in upstream.requests if "openai-organization" in r.headers]
+    assert len(upstream.to("/v1/chat/completions")) == 1, "where the settings say"
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_rows_are_whole(profile: Any) -> None:
+    assert profile.path.startswith("/")
+    assert profile.models.startswith("/")
+    assert not profile.chat.endswith("/")
+    assert bool(profile.hosted) == bool(profile.endpoint) == bool(profile.key_env)
+    assert profile.max_stops > 0
+    assert set(profile.sampling) <= set(Sampling.__dataclass_fields__)
+    assert profile.way is not Way.TOKENS or profile.fixed["return_tokens"]
