@@ -147,11 +147,10 @@ def choose(hardware: Hardware, wish: str = "") -> tuple[Device, str]:
     for device in family:
         if device.available and (device.name.partition(":")[2] or "0") == (index or "0"):
             return device, "as you set it"
-    reason = next((d.reason for d in family if not d.available), "")
     there = ", ".join(device.name for device in family if device.available)
+    reason = f"there is {there}" if there else family[0].reason
     raise Unsupported(
-        f"device = {wish} cannot be used: {reason or f'there is only {there}'}. Remove the "
-        'setting, or set it to "cpu".'
+        f'device = {wish} cannot be used: {reason}. Remove the setting, or set it to "cpu".'
     )
 
 
@@ -353,7 +352,7 @@ def cpu_quota(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float | 
 def _quota(folder: Path) -> float | None:
     with contextlib.suppress(OSError, ValueError):
         quota, period = (folder / "cpu.max").read_text().split()
-        return int(quota) / int(period) if quota != "max" and int(period) > 0 else None
+        return int(quota) / int(period) if min(int(quota), int(period)) > 0 else None
     with contextlib.suppress(OSError, ValueError):
         v1 = int((folder / "cpu.cfs_quota_us").read_text())
         period_v1 = int((folder / "cpu.cfs_period_us").read_text())
