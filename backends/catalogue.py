@@ -37,6 +37,7 @@ from backends.frames import Load
 from backends.gguf_header import GGUFHeader
 from backends.model_folder import FolderHeader
 from backends.remembered import Remembered
+from backends.remote.profiles import PROFILES
 from fim import templates
 
 STARTER = "starter"
@@ -61,7 +62,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model the manager could load. `path` is empty where it is served elsewhere."""
+    """A model the manager could load. `path` means nothing where it is served elsewhere."""
 
     name: str
     path: Path
@@ -70,15 +71,16 @@ class Model:
 
     @property
     def is_remote(self) -> bool:
-        """Whether an engine elsewhere serves it."""
-        return bool(self.settings.endpoint)
+        """Whether an engine elsewhere serves it: at its endpoint, or at its profile's only one."""
+        return bool(self.settings.endpoint or (self.settings.profile and not self.settings.path))
 
     @property
     def place(self) -> str:
         """Where it is, for people; of an endpoint neither credentials nor query."""
         if not self.is_remote:
             return str(self.path)
-        url = urlsplit(self.settings.endpoint)
+        profile = PROFILES.get(self.settings.profile)
+        url = urlsplit(self.settings.endpoint or (profile.endpoint if profile else ""))
         return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
 
@@ -158,7 +160,7 @@ class Catalogue:
 
     def _all(self) -> Iterator[Model]:
         for name, settings in self._settings.models.items():
-            path = Path() if settings.endpoint else Path(settings.path).expanduser()
+            path = Path(settings.path).expanduser()
             yield Model(name, path, Source.CONFIG, settings)
         for name, added in self._remembered.models.items():
             yield Model(name, Path(added), Source.ADDED, ModelSettings())

@@ -60,12 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="midspan serve", description=__doc__)
     parser.add_argument("--log-level", default=os.environ.get("MIDSPAN_LOG_LEVEL", "info"))
+    parser.add_argument("--set", action="append", default=[], dest="assignments")
     options = parser.parse_args(arguments)
     try:
         directory = paths.runtime_dir()
         _set_up_logging(options.log_level)
         with state.lock("manager", directory).acquire(timeout=0):
-            settings, problems = config.load(paths.config_file())
+            settings, problems = config.load(assignments=options.assignments)
             for problem in problems:
                 logger.warning("%s", problem)
             asyncio.run(_serve(settings, directory))
@@ -200,6 +201,7 @@ def _set_up_logging(level: str) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         handlers=handlers,
     )
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
     if problem:
         logger.warning("there is no log file: %s", problem)
 

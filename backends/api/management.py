@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from backends import __version__, catalogue
 from backends.api.answers import error_body, json_response, read_object, text_field
+from backends.backend import Capabilities
 from backends.catalogue import Model
 from backends.errors import BackendError, BadRequest, MidspanError
 from backends.lifecycle import ModelState
@@ -57,6 +58,7 @@ async def status(request: Request) -> Response:
             "models": await asyncio.gather(*(_state(manager, name) for name in names)),
             "current": manager.models.current,
             "target": manager.models.target,
+            "serving": manager.serving(),
             "chat": manager.chats(),
             "in_flight": manager.in_flight,
             "memory": {
@@ -122,12 +124,28 @@ def _manager(request: Request) -> Manager:
 
 
 def _row(manager: Manager, model: Model) -> Mapping[str, Any]:
-    return {
+    row: dict[str, Any] = {
         "name": model.name,
         "path": "" if model.is_remote else str(model.path),
         "source": model.source.value,
         "state": manager.models.slot(model.name).state.value,
         **asdict(catalogue.facts(model)),
+    }
+    backend = manager.backend(model.name)
+    return row if backend is None else row | _abilities(backend.capabilities)
+
+
+def _abilities(can: Capabilities) -> dict[str, Any]:
+    """Return what a loaded model turned out to do; of an endpoint's nothing else is known."""
+    return {
+        "family": can.family,
+        "context_length": can.context_length,
+        "fim": can.fim,
+        "no_fim_reason": can.no_fim_reason,
+        "chat": can.chat,
+        "no_chat_reason": can.no_chat_reason,
+        "tools": can.tools,
+        "steering": can.steering,
     }
 
 
@@ -136,6 +154,7 @@ async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
     backend = manager.backend(name)
     row: dict[str, Any] = {
         "name": name,
+        **await asyncio.to_thread(_origin, manager, name),
         "state": slot.state.value,
         "since": time.time() - (time.monotonic() - slot.since) if slot.since else None,
         "reason": slot.reason,
@@ -149,21 +168,23 @@ async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
         "rss": _rss(backend.pid) if backend else None,
     }
     if backend is not None:
-        can = backend.capabilities
-        row |= {
-            "description": backend.description,
-            "family": can.family,
-            "context_length": can.context_length,
-            "fim": can.fim,
-            "no_fim_reason": can.no_fim_reason,
-            "chat": can.chat,
-            "no_chat_reason": can.no_chat_reason,
-            "tools": can.tools,
-            "steering": can.steering,
-        }
+        row |= {"description": backend.description, **_abilities(backend.capabilities)}
     if isinstance(backend, LocalBackend):
         row |= await _worker(backend)
     return row
+
+
+def _origin(manager: Manager, name: str) -> Mapping[str, str]:
+    """Return what runs a model and where that is; of an endpoint never its key."""
+    model = manager.catalogue.models().get(name)
+    if model is None:  # removed, and not yet unloaded
+        return {"engine": "", "endpoint": ""}
+    if model.is_remote:
+        return {"engine": model.settings.profile, "endpoint": model.place}
+    try:
+        return {"engine": catalogue.engine_for(model).name, "endpoint": ""}
+    except MidspanError:
+        return {"engine": "", "endpoint": ""}
 
 
 def _roles(manager: Manager, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`midspan models list|use|add|remove`: what the manager's model API can do.
+"""`midspan models list|status|use|add|remove`: what the manager's model API can do.
 
 Must not know where models are kept: the manager does.
 """
@@ -52,14 +52,54 @@ def list_models(as_json: bool) -> int:
         return Exit.OK
     for row in answer["models"]:
         mark = "*" if row["name"] == answer["current"] else " "
-        what = row["problem"] or row["no_fim_reason"] or _describe(row)
-        click.echo(f"{mark} {row['name']:32} {row['state']:9} {what}")
+        click.echo(f"{mark} {row['name']:32} {row['state']:9} {_describe(row)}")
     return Exit.OK
 
 
 def _describe(row: dict[str, Any]) -> str:
-    size = f"{row['size_bytes'] / 2**20:.0f} MiB"
-    return f"{row['family']}, {size}, context {row['context_length']}, from {row['source']}"
+    if row["problem"]:
+        return str(row["problem"])
+    abilities = _abilities(row)
+    if row["endpoint"]:
+        where = f"{row['engine']} at {row['endpoint']}".removeprefix(" at ")
+        return f"{where}{abilities}"
+    parts = [
+        row["family"] or row["architecture"],
+        f"{row['size_bytes'] / 2**20:.0f} MiB",
+        f"context {row['context_length']}",
+        row["engine"],
+        f"from {row['source']}",
+    ]
+    return ", ".join(part for part in parts if part) + abilities
+
+
+def _abilities(row: dict[str, Any]) -> str:
+    """Return what a model can do; nothing where that is only known once it is connected."""
+    if row["fim"] is None:
+        return ""
+    can = [word for word, able in (("completes", row["fim"]), ("chats", row["chat"])) if able]
+    if not row["fim"]:
+        can.append(f"does not complete: {row['no_fim_reason']}")
+    return f"; {' and '.join(can)}"
+
+
+@models.command()
+@json_option
+def status(as_json: bool) -> int:
+    """Show the models in memory: what each is used for, what runs it and what it takes."""
+    answer = asyncio.run(_get("/api/models/status"))
+    if as_json:
+        print_json(answer)
+        return Exit.OK
+    rows = [row for row in answer["models"] if row["state"] != "stopped"]
+    for row in rows:
+        roles = ", ".join(row["roles"]) or "standby"
+        size = f", {row['memory_bytes'] / 2**20:.0f} MiB" if row["memory_bytes"] else ""
+        what = row["reason"] if row["state"] == "failed" else row.get("description", "")
+        click.echo(f"{row['name']:32} {row['state']:9} {roles}{size}: {what}")
+    if not rows:
+        click.echo(f"No model is loaded; {answer['serving']} is when it is asked for something.")
+    return Exit.OK
 
 
 @models.command()
@@ -77,19 +117,26 @@ def use(name: str, as_json: bool) -> int:
 
 
 @models.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="What to call it; default: after the file.")
+@click.argument("path")
+@click.option("--name", help="What to call it; default: after the file or folder.")
 @json_option
-def add(file: Path, name: str | None, as_json: bool) -> int:
-    """Add the GGUF model FILE, which stays where it is."""
-    body: dict[str, object] = {"path": str(file.absolute())}
+def add(path: str, name: str | None, as_json: bool) -> int:
+    """Add the model at PATH, a GGUF file or a folder of safetensors, which stays where it is."""
+    if "://" in path:
+        raise click.UsageError(
+            f"{path} is an endpoint. Only the configuration file can name one, so that nothing "
+            f'else decides where your text goes:\n\n[models.{name or "NAME"}]\nendpoint = "{path}"'
+        )
+    body: dict[str, object] = {"path": str(Path(path).expanduser().absolute())}
     if name is not None:
         body["name"] = name
     answer = asyncio.run(_post("/api/models/add", body))
     if as_json:
         print_json(answer)
     else:
-        click.echo(f"Added {answer['name']}. To use it: midspan models use {answer['name']}")
+        click.echo(f"Added {answer['name']}{_abilities(answer)}.")
+        if answer["fim"]:
+            click.echo(f"To use it: midspan models use {answer['name']}")
     return Exit.OK
 
 
