@@ -30,6 +30,7 @@ REASONING_TAGS = (
 
 # A tag that templates look for in what was said, such as "</think>": left as it is.
 _TAG = re.compile(r"</?[A-Za-z_][\w:-]*>")
+_KEYS = frozenset(("tool_calls", "tool_call_id"))  # what templates ask messages for
 _PRIVATE = range(0xF0000, 0xFFFFE)  # characters without a meaning
 
 # For templates that have no tools of their own.
@@ -85,7 +86,8 @@ class ChatFormat:
         self._check()
         self.has_system = self._shows([_SYSTEM, _USER], "qzsystem")
         self.has_tools = self._shows([_USER], "qztool", tools=[_TOOL])
-        self.call_style = self._call_style()
+        # One form for all: what the text says of calls is how earlier ones are shown, too.
+        self.call_style = self._call_style() if self.has_tools else None
         self.stop = self._turn_end()
 
     def render(self, request: ChatRequest) -> Rendered:
@@ -212,7 +214,10 @@ class _Disguise:
             parts = self._kept.split(value) if self._kept else [value]
             return "".join(p if n % 2 else p.translate(self._to) for n, p in enumerate(parts))
         if isinstance(value, Mapping):
-            return {self.hide(key): self.hide(item) for key, item in value.items()}
+            return {
+                key if key in _KEYS else self.hide(key): self.hide(item)
+                for key, item in value.items()
+            }
         if isinstance(value, (list, tuple)):
             return [self.hide(item) for item in value]
         return value

@@ -60,8 +60,8 @@ def detect(form: ChatFormat) -> ToolForm:
     if form.call_style is None:
         return ToolForm()
     try:
-        answer = form.tried(probe_answer(), tools=[PROBE_TOOL])
-        one = form.tried(probe_call(form.call_style, 1), tools=[PROBE_TOOL])
+        answer = _closed(form, probe_answer())
+        one = _closed(form, probe_call(form.call_style, 1))
     except TemplateRefused:
         return ToolForm()
     head, _, ending = answer.rpartition("qzanswer")
@@ -74,6 +74,10 @@ def detect(form: ChatFormat) -> ToolForm:
         return ToolForm()
     begin, middle, end = parts
     return ToolForm(begin, middle, _between(form), end, _opening(form, begin))
+
+
+def _closed(form: ChatFormat, messages: Sequence[dict[str, Any]]) -> str:
+    return form.tried(list(messages), tools=[PROBE_TOOL], add_generation_prompt=False)
 
 
 def _parts(form: ChatFormat, call: str, ending: str) -> tuple[str, str, str] | None:
@@ -95,7 +99,7 @@ def _between(form: ChatFormat) -> str:
     """Return what stands between two calls, "" where there can't be two."""
     assert form.call_style is not None
     try:
-        two = form.tried(probe_call(form.call_style, 2), tools=[PROBE_TOOL])
+        two = _closed(form, probe_call(form.call_style, 2))
     except TemplateRefused:
         return ""
     first = _ARGUMENTS.search(two)
