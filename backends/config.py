@@ -155,7 +155,23 @@ class ModelSettings:
         words="an http:// or https:// URL",
         secret=True,
     )
-    profile: str = _setting("", "What the endpoint is: vllm, llama-server, …; empty to find out.")
+    profile: str = _setting(
+        "",
+        "What the endpoint is, as llama-server, llama-server-infill, …; empty to find out.",
+        choices=(
+            "llama-server",
+            "llama-server-infill",
+            "vllm",
+            "sglang",
+            "ollama",
+            "lm-studio",
+            "openai",
+            "openai-suffix",
+            "deepseek",
+            "mistral",
+            "openai-compatible",
+        ),
+    )
     remote_model: str = _setting("", "The model's name there; empty for NAME.")
     family: str = _setting("", "Its fill-in-the-middle family, where it cannot be found out.")
     api_key_env: str = _setting(

@@ -115,7 +115,7 @@ def assignments(texts: Iterable[str], layer: Layer = Layer.COMMAND_LINE) -> list
         middle, _, last = rest.rpartition(".")
         key = tuple(part for part in (first, middle, last) if part)
         origin = Origin(layer, f"--set {dotted.strip()}")
-        givens.append(Given(key if found else (text,), value, origin, text=True))
+        givens.append(Given(key if found and key else (text,), value, origin, text=True))
     return givens
 
 

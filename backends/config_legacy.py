@@ -54,6 +54,7 @@ FIELDS: Mapping[str, str] = {
     "high_reasoning_effort": "reasoning_effort",
     "proxy_config": "proxy",
 }
+JSON_ONLY = frozenset({"proxy_config"})  # an object
 # What KernelAgent, or llama-cpp-python behind it, takes and midspan has no setting for.
 NO_EQUIVALENT: Mapping[str, str] = {
     "chat_format": _TEMPLATE,
@@ -297,7 +298,7 @@ class _Variables:
             if key in NO_EQUIVALENT:
                 message = f"has no equivalent: {NO_EQUIVALENT[key]}"
                 self._problems.append(Problem(message, self._backend.prefix + end))
-            elif key in FIELDS and key != "proxy_config":
+            elif key in FIELDS and key not in JSON_ONLY:
                 givens += self._field(key, end)
         return givens
 

@@ -260,9 +260,15 @@ def wrong(spec: Spec, raw: object) -> str:
 
 
 def masked(spec: Spec, value: object) -> object:
-    """Return `value` as it may be shown: no user, password or query in URLs."""
-    if not isinstance(value, str) or "://" not in value:
+    """Return `value` as it may be shown: no user, password or query in URLs.
+
+    A key written where its variable's name belongs is a possible name, but hardly in capitals.
+    """
+    if not isinstance(value, str) or not value:
         return value
+    if "://" not in value:
+        named = not spec.secret or "/" in value or value.isupper()
+        return value if named else MASK
     try:
         parts = urlsplit(value)
     except ValueError:

@@ -61,7 +61,7 @@ def _option(option: click.Option) -> str:
 def _value(option: click.Option) -> str:
     if isinstance(option.type, click.Choice):
         return " or ".join(option.type.choices)
-    return (option.name or "").upper()
+    return option.metavar or (option.name or "").upper()
 
 
 def render(page: str) -> str:

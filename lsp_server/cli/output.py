@@ -25,3 +25,11 @@ def progress(message: str) -> None:
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout."
 )
+
+set_option = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting as the command line gives it, like manager.port=8012; may be repeated.",
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from lsp_server.cli.exits import Exit
-from lsp_server.cli.output import json_option, print_json
+from lsp_server.cli.output import json_option, print_json, set_option
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -31,7 +31,8 @@ def lsp(arguments: tuple[str, ...]) -> int:
     show_default=True,
     help="What to log on stderr. Prompts and completions appear at debug only.",
 )
-def serve(log_level: str) -> int:
+@set_option
+def serve(log_level: str, assignments: tuple[str, ...]) -> int:
     """Run the backend manager in the foreground, until Ctrl-C.
 
     Editors start it themselves; this is for looking at its log, and for other clients of its
@@ -39,7 +40,10 @@ def serve(log_level: str) -> int:
     """
     from backends.serve import main
 
-    return Exit.OK if main(["--log-level", log_level]) == 0 else Exit.FAILURE
+    arguments = ["--log-level", log_level]
+    for assignment in assignments:
+        arguments += ["--set", assignment]
+    return Exit.OK if main(arguments) == 0 else Exit.FAILURE
 
 
 @click.command()

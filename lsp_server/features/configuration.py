@@ -8,8 +8,11 @@ about each thing that is wrong: in its log, and the user's file in one message a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -19,6 +22,7 @@ from lsp_server.settings import SECTION, resolve, section
 
 if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
+    from lsp_server.user_config import UserConfig
 
 
 @dataclass(slots=True)
@@ -42,9 +46,7 @@ class Configuration:
 
     async def read_user(self, *, show: bool = False) -> None:
         """Read the user's file; with `show`, pop up one message if something in it is wrong."""
-        from lsp_server import user_config
-
-        found = await asyncio.to_thread(user_config.read)
+        found = await _in_thread(_read_user)
         self.below = found.window
         new = [problem for problem in found.problems if self._log(problem)]
         self.apply()
@@ -79,6 +81,34 @@ class Configuration:
         self.told.add(str(problem))
         self.ls.log_to_client(f"midspan: {problem}")
         return True
+
+
+def _read_user() -> UserConfig:
+    from lsp_server import user_config  # 30 ms with what it needs, and nobody waits for it
+
+    return user_config.read()
+
+
+async def _in_thread(read: Callable[[], UserConfig]) -> UserConfig:
+    """Run `read` in a thread that does not keep the process from ending, as asyncio's do."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[UserConfig] = loop.create_future()
+
+    def settle(settled: Callable[[], None]) -> None:
+        if not result.done():
+            settled()
+
+    def run() -> None:
+        try:
+            value = read()
+            done = partial(settle, partial(result.set_result, value))
+        except Exception as exc:
+            done = partial(settle, partial(result.set_exception, exc))
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(done)
+
+    threading.Thread(target=run, name="midspan-config", daemon=True).start()
+    return await result
 
 
 def _summary(problems: list[Problem]) -> str:
