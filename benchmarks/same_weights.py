@@ -72,7 +72,9 @@ def write(out: Path, source: Path | None = None) -> SameWeights:
         raise ValueError("only Qwen2 models can be written in all formats")
     if _value(reader, "tokenizer.ggml.pre") != "qwen2":
         raise ValueError("only Qwen2's tokenizer can be written in all formats")
-    paths = SameWeights(out / "model-f32.gguf", out / "transformers", out / "mlx")
+    # By its name a model is known, and a folder has no other.
+    name = Path(_value(reader, "general.name")).name
+    paths = SameWeights(out / f"{name}-f32.gguf", out / f"{name}-transformers", out / f"{name}-mlx")
     weights = _weights(reader)
     out.mkdir(parents=True, exist_ok=True)
     _write_gguf(paths.gguf, reader, weights)
