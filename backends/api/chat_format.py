@@ -43,6 +43,7 @@ SAMPLING: Mapping[str, Number] = {
     "min_p": Number(float, 0, 1),
     "seed": Number(int, -(2**63), 2**63 - 1),
 }
+SCHEMA = "hold answers to a schema, which tools need too"
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _CHOICES = frozenset({"auto", "none", "required"})
 # What APIs call effort → what models know.
@@ -74,17 +75,13 @@ class ChatCall:
 def check(call: ChatCall, can: Capabilities) -> None:
     """Raise Unsupported where the model, which can chat, cannot do what `call` asks for."""
     wants = (
-        (
-            bool(call.request.tools) or call.request.schema is not None,
-            can.tools,
-            "hold to a schema",
-        ),
-        (bool(call.request.steering), can.steering, "steer"),
-        (call.modulated, can.modulation, "modulate the sampling of"),
+        (bool(call.request.tools) or call.request.schema is not None, can.tools, SCHEMA),
+        (bool(call.request.steering), can.steering, "steer answers"),
+        (call.modulated, can.modulation, "modulate how it samples"),
     )
     for wanted, possible, what in wants:
         if wanted and not possible:
-            raise Unsupported(f"The engine of this model cannot {what} its answers.")
+            raise Unsupported(f"The engine of this model cannot {what}.")
 
 
 def sampling(body: Body, names: Sequence[str] = tuple(SAMPLING)) -> tuple[Sampling, bool]:
