@@ -103,7 +103,7 @@ def read(path: Path) -> FolderHeader:
     tokens = _tokens(path)
     return FolderHeader(
         path=path,
-        config={key: value for key, value in config.items() if key not in _CODE_KEYS},
+        config=_plain(config),
         weight_files=tuple(headers),
         architecture=_string(config, "model_type"),
         name=_name(path, _string(config, "_name_or_path")),
@@ -124,9 +124,21 @@ def read(path: Path) -> FolderHeader:
     )
 
 
+# They name code to load, in tables of any depth.
 _CODE_KEYS: Final = frozenset(
     {"auto_map", "custom_pipelines", "_attn_implementation_internal", "_attn_implementation"}
 )
+
+
+def _plain(value: Any) -> Any:
+    """Return a configuration without what names code, its floats that JSON lacks as floats."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN"):
+        return float(value["__float__"])
+    return {key: _plain(one) for key, one in value.items() if key not in _CODE_KEYS}
 
 
 # -- files ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from backends import memory, model_folder
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
 from backends.engines import hf_attention, hf_options
 from backends.engines.hf_attention import Attention, Packed, Segment
-from backends.engines.hf_cells import Sequences
+from backends.engines.hf_cells import Codec, Plain, Sequences
 from backends.engines.hf_options import Options
 from backends.engines.hf_vocabulary import HfVocabulary
 from backends.errors import (
@@ -156,21 +157,28 @@ class TransformersModel:
         self._forward: Callable[..., Any] = module
         self._sequences = Sequences()
         self._abort: Callable[[], bool] = lambda: False
-        self._attention = _attention(module, header, options)
+        # Proven with cells that lose nothing: what rounding them costs is the user's wish.
+        self._attention = _attention(
+            module, header, Plain(options.torch_dtype, options.torch_dtype)
+        )
         self.max_batch = request.settings.batch or BATCH
-        self.model_bytes = int(module.get_memory_footprint())
+        self.model_bytes = sum(map(_bytes, (*module.parameters(), *module.buffers())))
         threads = torch.get_num_threads()
         # A small model's step is over before a second thread is awake.
         self._threads = (1 if self.model_bytes < SMALL_MODEL_BYTES else threads, threads)
         self._device = module.get_input_embeddings().weight.device
-        self.cache_cells = 2 * PROBE + PROBE_CUT
+        self.cache_cells = 4 * PROBE  # until it is known how large a cell is
         expected = self._whole_text()
         module.set_attn_implementation(hf_attention.NAME)
         if options.compile:  # hooks would cut the graph at every module
             self._forward = torch.compile(module, dynamic=True)
         else:
             self._hook(module)
-        cell_bytes = self._prove(expected, header)
+        self._prove(expected, header)
+        lengths = header.key_length, header.value_length
+        codec = hf_options.codec(options.kv_type, options.torch_dtype, lengths)
+        self._attention = replace(self._attention, codec=codec)
+        cell_bytes = self._measure()
         trained = _context(module.config, header)
         self.context_length = memory.context(request.settings.context_length, trained)
         self.cache_cells = memory.cells(cell_bytes, self.context_length)
@@ -193,22 +201,22 @@ class TransformersModel:
             output = self._module(input_ids=self._probe()[None], use_cache=False)
         return output.logits[0, -1].float()
 
-    def _prove(self, expected: torch.Tensor, header: FolderHeader) -> int:
-        """Compute the probe in parts beside another text; return the bytes of a KV cell."""
+    def _prove(self, expected: torch.Tensor, header: FolderHeader) -> None:
+        """Compute the probe in parts beside another text. Raises Unsupported if it differs."""
         probe = self._probe().tolist()
-        never: Callable[[], bool] = lambda: False  # noqa: E731
-        self.forward([Feed(0, probe[:PROBE_CUT]), Feed(1, probe[::-1])], never)
-        rows = self.forward([Feed(1, probe[:3]), Feed(0, probe[PROBE_CUT:])], never)
+        self.forward([Feed(0, probe[:PROBE_CUT]), Feed(1, probe[::-1])], lambda: False)
+        rows = self.forward([Feed(1, probe[:3]), Feed(0, probe[PROBE_CUT:])], lambda: False)
         got = torch.from_numpy(rows[1][0]).to(expected.device)
-        cell_bytes = self._sequences.learn(0)
         for sequence in (0, 1):
             self.free(sequence)
         if not bool((got - expected).abs().max() < TOLERANCE * expected.std()):
-            raise Unsupported(
-                f"{header.name}: evaluated in parts, the architecture {header.architecture!r} "
-                "gives other text than as a whole, so it can't be run by transformers here. Use a "
-                "GGUF version of it."
-            )
+            raise _refusal(header, "computes other text in parts than as a whole")
+
+    def _measure(self) -> int:
+        """Return the bytes of a KV cell, as it is kept."""
+        self.forward([Feed(0, self._probe().tolist()[:1])], lambda: False)
+        cell_bytes = self._sequences.learn(0)
+        self.free(0)
         return cell_bytes
 
     def _hook(self, module: Any) -> None:
@@ -350,23 +358,34 @@ def passes(lengths: Sequence[int], most: int) -> Iterator[list[Part]]:
         yield parts
 
 
-def _attention(module: Any, header: FolderHeader, options: Options) -> Attention:
+def _attention(module: Any, header: FolderHeader, codec: Codec) -> Attention:
     windows = hf_attention.windows(module.config)
-    if windows is None or not module._can_set_attn_implementation():
-        raise Unsupported(
-            f"{header.name}: transformers' {header.architecture} keeps more than keys and values "
-            "of its tokens, which can't be cut back as one types. Use a GGUF version of it."
-        )
+    if windows is None:
+        raise _refusal(header, "keeps more of a text than keys and values, which can't be cut back")
+    if not module._can_set_attn_implementation():
+        raise _refusal(header, "computes attention in a way of its own, for one text at a time")
     name = module.config.get_text_config(decoder=True)._attn_implementation
     return Attention(
         function=None if name == "eager" else transformers.AttentionInterface()[name],
         adds_mask=name == "eager",
         makes_mask=name.startswith("flash_attention"),
         windows=windows,
-        codec=hf_options.codec(
-            options.kv_type, options.torch_dtype, (header.key_length, header.value_length)
-        ),
+        codec=codec,
     )
+
+
+def _refusal(header: FolderHeader, reason: str) -> Unsupported:
+    return Unsupported(
+        f"{header.name}: transformers' {header.architecture} {reason}. Use a GGUF version of it."
+    )
+
+
+def _bytes(tensor: Any) -> int:
+    """Return the memory a tensor takes; quantised ones are made of several."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return sum(_bytes(getattr(tensor, name)) for name in names)
+    return int(tensor.numel() * tensor.element_size())
 
 
 def _context(config: Any, header: FolderHeader) -> int:

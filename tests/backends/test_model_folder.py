@@ -83,9 +83,11 @@ def test_mlx_folders_are_told_by_their_quantization_or_their_files(tmp_path: Pat
 
 def test_code_is_dropped_from_the_configuration(tmp_path: Path) -> None:
     wish = {"auto_map": {"AutoModel": "evil.Model"}, "_attn_implementation_internal": "evil/kernel"}
-    header = model_folder.read(write(tmp_path, config=wish))
+    nested = {"text_config": {**wish, "a": [wish, {"__float__": "Infinity"}]}}
+    header = model_folder.read(write(tmp_path, config=wish | nested))
     assert header.wants_own_code
     assert not wish.keys() & header.config.keys()
+    assert header.config["text_config"] == {"a": [{}, float("inf")]}
 
 
 def test_the_chat_template_is_the_file_s_or_the_tokenizer_s(tmp_path: Path) -> None:
