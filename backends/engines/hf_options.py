@@ -28,7 +28,6 @@ QUANTIZED: Final = ("8bit", "4bit")
 KV_DTYPES: Final = {"f16": torch.float16, "f32": torch.float32}
 KV_BITS: Final = {"q8_0": 8, "q4_0": 4}
 KV_BLOCK: Final = 32  # elements that share a scale
-GROUP: Final = 32  # weights that do
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +110,11 @@ def choose(settings: ModelSettings, stored: str, machine: Machine) -> Options:
     if settings.quantize:
         if kind == "mps":
             raise Unsupported('quantize has nothing to run on "mps": use MLX, or a GGUF file.')
+        if kind == "cpu" and settings.quantize == "4bit":
+            raise Unsupported(
+                'quantize = "4bit" does not get smaller than "8bit" on a CPU, where torchao has no '
+                "packed form for it: use 8bit, or a Q4 GGUF file."
+            )
         package = "torchao" if kind == "cpu" else "bitsandbytes"
         _need(package, f"quantize = {settings.quantize!r} on {kind}", machine)
     dtype = settings.dtype or best_dtype(stored, kind, machine.bfloat16)
@@ -206,7 +210,4 @@ def _quantization(options: Options) -> Any:
         )
     from torchao import quantization
 
-    if options.quantize == "8bit":
-        return transformers.TorchAoConfig(quantization.Int8WeightOnlyConfig())
-    groups = quantization.PerGroup(GROUP)
-    return transformers.TorchAoConfig(quantization.IntxWeightOnlyConfig(torch.int4, groups))
+    return transformers.TorchAoConfig(quantization.Int8WeightOnlyConfig())
