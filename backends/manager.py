@@ -124,6 +124,7 @@ class Manager:
         return self._settings.chat.model or self.serving()
 
     async def _ready(self, route: Callable[[], str], purpose: Purpose) -> tuple[str, Backend]:
+        before = self._models
         while True:
             changed = self._changed
             if self._stopping:
@@ -133,8 +134,10 @@ class Manager:
             if slot.state is ModelState.READY:
                 self._note_role(name, purpose)
                 return name, self._backends[name, slot.run]
-            if slot.state is ModelState.FAILED and not slot.may_retry(time.monotonic()):
-                raise failure(name, slot)
+            if slot.state is ModelState.FAILED:
+                tried = slot.run != before.slot(name).run  # for this very request
+                if tried or not slot.may_retry(time.monotonic()):
+                    raise failure(name, slot)
             if slot.state in (ModelState.STOPPED, ModelState.FAILED):
                 await self._want(name, purpose)
             else:
