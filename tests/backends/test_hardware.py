@@ -208,8 +208,8 @@ def test_quota_of_version_2(tmp_path: Path) -> None:
 
 
 def test_quota_of_version_1(tmp_path: Path) -> None:
-    group(tmp_path, "cpu,cpuacct/box", **{"cpu__cfs_quota_us": "200000"})
-    group(tmp_path, "cpu,cpuacct/box", **{"cpu__cfs_period_us": "100000"})
+    group(tmp_path, "cpu,cpuacct/box", cpu__cfs_quota_us="200000")
+    group(tmp_path, "cpu,cpuacct/box", cpu__cfs_period_us="100000")
     assert quota(tmp_path, "5:cpu,cpuacct:/box\n4:memory:/box\n") == 2.0
     assert quota(tmp_path, "5:cpuset:/box\n") is None
 
@@ -261,7 +261,7 @@ def test_probe_asks_each_tool_once() -> None:
     assert isinstance(found, Hardware)
     assert len(asked) == len(set(asked))
     assert found.cores >= 1
-    assert 0 < found.memory_available
+    assert found.memory_available > 0
     assert found.memory_available <= found.memory_total
     if sys.platform == "linux":
         assert set(asked) == {"nvidia-smi", "rocm-smi"}
