@@ -7,6 +7,8 @@ at, but where it must fit a schema; everything around it is.
 from __future__ import annotations
 
 import json
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -204,6 +206,37 @@ def test_openai_chat_stops_before_the_stop(of_openai: openai.OpenAI) -> None:
     choice = of_openai.chat.completions.create(**options, stop=[stop]).choices[0]
     assert choice.finish_reason == "stop"
     assert choice.message.content == text.partition(stop)[0]
+
+
+def test_openai_client_that_closes_its_stream_ends_the_generation(
+    of_openai: openai.OpenAI, address: tuple[str, str]
+) -> None:
+    def evaluated() -> tuple[int, int]:
+        url = f"{address[0]}/api/models/status"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {address[1]}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            rows = {row["name"]: row for row in json.load(answer)["models"]}
+        return rows["chatty"]["in_flight"], rows["chatty"].get("evaluated_tokens", 0)
+
+    long = {"type": "object", "properties": {"x": {"type": "string", "minLength": 6000}}}
+    schema: Any = {"name": "long", "schema": long | {"required": ["x"]}}
+    before = evaluated()[1]
+    stream = of_openai.chat.completions.create(
+        model="chatty",
+        messages=ASK,
+        response_format={"type": "json_schema", "json_schema": schema},
+        stream=True,
+    )
+    for _, _ in zip(range(10), stream, strict=False):
+        pass
+    stream.close()
+    deadline = time.monotonic() + 60
+    while evaluated()[0]:
+        assert time.monotonic() < deadline
+    total = evaluated()[1]
+    assert total - before < 500  # of more than a thousand that the schema asks for
+    time.sleep(0.3)
+    assert evaluated()[1] == total
 
 
 @pytest.mark.parametrize(
