@@ -165,6 +165,7 @@ class ModelSettings:
             "sglang",
             "ollama",
             "lm-studio",
+            "mlx-lm",
             "openai",
             "openai-suffix",
             "deepseek",

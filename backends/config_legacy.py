@@ -86,6 +86,7 @@ class Backend:
     name: str
     prefix: str
     roles: tuple[str, ...]  # the tables in which it becomes `model` when it is selected
+    shared: bool = False  # other tools have these variables too
     remote_name: str = ""  # what names the model at the endpoint: JSON key; in the environment too
     fixed: Mapping[str, object] = field(default_factory=dict)
 
@@ -98,6 +99,7 @@ BACKENDS: Mapping[str, Backend] = {
             "openai",
             "OPENAI_",
             ("chat",),
+            shared=True,
             remote_name="model_name",
             fixed={"endpoint": OPENAI_URL, "profile": "openai"},
         ),
@@ -225,16 +227,17 @@ def from_environment(
     defined = {key[1] for key in known if key[0] == "models" and len(key) == 3}
     for name, backend in BACKENDS.items():
         of_this = _Variables(backend, environment, known, problems)
-        # OPENAI_* are other tools' variables too: a model that the configuration describes is
-        # not changed by them, unless MODEL_BACKEND says that they are meant.
-        if name == asked or (name in selected and name not in defined):
-            found = of_this.local() or of_this.remote()
-        else:
-            found = of_this.local() or (of_this.fields() if name in defined else [])
+        # Shared variables change no model that the configuration describes, and so redirect
+        # nothing, unless MODEL_BACKEND says that they are meant.
+        found = of_this.local()
+        if not found and (name == asked or (name in selected and name not in defined)):
+            found = of_this.remote()
+        elif not found and name in defined and not backend.shared:
+            found = of_this.fields()
         givens += found
         if found:
             defined.add(name)
-        elif name in selected and name not in defined and name != asked and backend.fixed:
+        elif name in selected and name not in defined and name != asked and backend.shared:
             needed = f"{backend.prefix}MODEL"
             problems.append(Problem(f"must be set: the model {name!r} is selected", needed))
     if asked:
