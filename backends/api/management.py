@@ -188,9 +188,11 @@ def _origin(manager: Manager, name: str) -> Mapping[str, str]:
 
 
 def _roles(manager: Manager, name: str) -> list[str]:
-    """Return what requests that name no model go to `name` for."""
+    """Return what requests that name no model go to `name` for, as far as it can do that."""
     roles = {"completion": manager.serving(), "chat": manager.chats()}
-    return [role for role, holder in roles.items() if holder == name]
+    backend = manager.backend(name)
+    able = {"completion": True, "chat": backend is None or backend.capabilities.chat}
+    return [role for role, holder in roles.items() if holder == name and able[role]]
 
 
 async def _worker(backend: LocalBackend) -> Mapping[str, Any]:

@@ -58,3 +58,45 @@ def test_models_explains_what_cannot_be(
     assert done.returncode == code, done.stderr
     assert one_object(done.stdout)["error"]["kind"] == kind
     assert done.stderr.splitlines()[-1].startswith("midspan: ")
+
+
+def test_models_list_shows_endpoints_and_no_secret(
+    midspan_env: dict[str, str], run_midspan: Run, one_object: OneObject
+) -> None:
+    Path(midspan_env["MIDSPAN_CONFIG"]).write_text(
+        "[models.far]\n"
+        'endpoint = "https://user:hunter2@gpu.example/v1"\n'
+        'profile = "vllm"\n'
+        'api_key_env = "FAR_KEY"\n'
+    )
+    env = midspan_env | {"FAR_KEY": "hunter2"}
+    listed = run_midspan(["models", "list"], env)
+    assert "vllm at https://gpu.example/v1" in listed.stdout, listed.stderr
+    as_json = run_midspan(["models", "list", "--json"], env).stdout
+    rows = {row["name"]: row for row in one_object(as_json)["models"]}
+    assert (rows["far"]["fim"], rows["far"]["chat"]) == (None, None)
+    assert (rows["starter"]["fim"], rows["starter"]["chat"]) == (True, False)
+    assert "hunter2" not in listed.stdout + as_json
+
+
+@pytest.mark.engine
+def test_models_status_tells_what_is_loaded(
+    midspan_env: dict[str, str], run_midspan: Run, one_object: OneObject
+) -> None:
+    assert run_midspan(["models", "status"], midspan_env).stdout.startswith("No model is loaded")
+    run_midspan(["models", "use", "starter"], midspan_env)
+    status = one_object(run_midspan(["models", "status", "--json"], midspan_env).stdout)
+    assert (status["current"], status["serving"], status["chat"]) == ("starter",) * 3
+    (row,) = (row for row in status["models"] if row["state"] == "ready")
+    assert row["roles"] == ["completion"]  # it would be the one to chat, and can't
+    assert row["engine"]
+    assert row["fim"]
+    text = run_midspan(["models", "status"], midspan_env).stdout
+    assert text.split()[:3] == ["starter", "ready", "completion,"]
+
+
+def test_models_add_of_an_endpoint_says_where_it_belongs(run_midspan: Run) -> None:
+    done = run_midspan(["models", "add", "https://gpu.example/v1", "--name", "far"], {})
+    assert done.returncode == Exit.USAGE
+    assert "[models.far]" in done.stderr
+    assert 'endpoint = "https://gpu.example/v1"' in done.stderr
