@@ -83,6 +83,8 @@ class ChatFormat:
         tags = {tag.strip() for tag in template.constants if _TAG.fullmatch(tag.strip())}
         self._kept = sorted(tags - set(texts), key=len, reverse=True)
         self.tags = next((t for t in REASONING_TAGS if t[1] in template.source), REASONING_TAGS[0])
+        # Templates look for this tag in answers; as a control token it is disguised there.
+        self._cut_at = self.tags[1] if self.tags[1] in texts else ""
         self._check()
         self.has_system = self._shows([_SYSTEM, _USER], "qzsystem")
         self.has_tools = self._shows([_USER], "qztool", tools=[_TOOL])
@@ -139,7 +141,10 @@ class ChatFormat:
         return [self._dict(message, names) for message in messages]
 
     def _dict(self, message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-        value: dict[str, Any] = {"role": message.role.value, "content": message.content}
+        content = message.content
+        if self._cut_at and message.role is Role.ASSISTANT:
+            content = content.rpartition(self._cut_at)[2]
+        value: dict[str, Any] = {"role": message.role.value, "content": content}
         if message.tool_calls and self.call_style is not None:
             value["tool_calls"] = [_call(call, self.call_style) for call in message.tool_calls]
             if not message.content and self.call_style.no_content:

@@ -129,6 +129,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        return None  # jinja2's own would allow it: a width is as good as a multiplication
+
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         if getattr(obj, "__name__", "") in ("replace", "join") and isinstance(
             owner := getattr(obj, "__self__", None), str

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backends import frames, starter
-from backends.backend import InfillRequest
+from backends.backend import (
+    ChatRequest,
+    Chunk,
+    FinishReason,
+    InfillRequest,
+    Message,
+    Role,
+    Sampling,
+    Tool,
+)
+from backends.config import ModelSettings
 
 pytestmark = pytest.mark.engine
+jsonschema = pytest.importorskip("jsonschema")  # comes with the engines
 
 
 class Pipe:
@@ -117,3 +130,110 @@ def test_worker_sizes_cold_prompts_by_the_time_they_may_take(
         if piece.chunk.usage is not None:
             break
     assert least < piece.chunk.usage.prompt_tokens < most
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+FIT = {
+    "type": "object",
+    "properties": {
+        "name": {"enum": ["add", "sub"]},
+        "count": {"type": "integer", "minimum": 1, "maximum": 99},
+        "flags": {"type": "array", "items": {"type": "boolean"}, "maxItems": 2},
+    },
+    "required": ["name", "count", "flags"],
+    "additionalProperties": False,
+}
+
+
+def chat(pipe: Pipe, id: int, request: ChatRequest) -> list[Chunk]:
+    pipe.send(frames.Chat(id, request))
+    chunks: list[Chunk] = []
+    while not chunks or chunks[-1].finish_reason is None:
+        piece = pipe.receive()
+        assert isinstance(piece, frames.Piece), piece
+        assert piece.id == id
+        chunks.append(piece.chunk)
+    return chunks
+
+
+@pytest.fixture
+def chatting(pipe: Pipe, tmp_path: Path) -> Pipe:
+    template = tmp_path / "chatml.jinja"
+    template.write_text(CHATML, encoding="utf-8")
+    message = load()
+    message.settings = ModelSettings(chat_template=str(template))
+    pipe.send(message)
+    loaded = pipe.receive()
+    assert isinstance(loaded, frames.Loaded)
+    assert loaded.capabilities.chat
+    assert loaded.capabilities.tools
+    assert not loaded.capabilities.no_chat_reason
+    return pipe
+
+
+def test_worker_chats_and_caches_the_turns(chatting: Pipe) -> None:
+    first = ChatRequest((Message(Role.USER, "def add(a, b):"),), session="s", max_tokens=24)
+    chunks = chat(chatting, 1, first)
+    text, usage = "".join(chunk.text for chunk in chunks), chunks[-1].usage
+    assert usage is not None
+    answer, question = Message(Role.ASSISTANT, text), Message(Role.USER, "and sub?")
+    turn = replace(first, messages=(*first.messages, answer, question))
+    second = chat(chatting, 2, turn)[-1].usage
+    assert second is not None
+    assert second.cached_tokens >= usage.prompt_tokens
+    assert second.cached_tokens < second.prompt_tokens
+
+
+def test_worker_holds_the_starter_to_a_schema(chatting: Pipe) -> None:
+    """Six million parameters know no JSON; with the grammar they can't get it wrong."""
+    for n, temperature in enumerate((0.0, 1.5)):
+        sampling = Sampling(temperature, seed=3)
+        request = ChatRequest(
+            (Message(Role.USER, "x"),), schema=FIT, sampling=sampling, max_tokens=90
+        )
+        answer = "".join(chunk.text for chunk in chat(chatting, n + 1, request))
+        jsonschema.validate(json.loads(answer), FIT)
+
+
+def test_worker_makes_the_starter_call_a_named_tool(chatting: Pipe) -> None:
+    tools = (Tool("set_flags", "Set them.", FIT), Tool("other", "", {}))
+    request = ChatRequest(
+        (Message(Role.USER, "x"),), tools=tools, tool_choice="set_flags", max_tokens=120
+    )
+    last = chat(chatting, 1, request)[-1]
+    assert last.finish_reason is FinishReason.TOOL_CALLS
+    (call,) = last.tool_calls
+    assert call.name == "set_flags"
+    jsonschema.validate(json.loads(call.arguments), FIT)
+
+
+def test_worker_without_a_chat_template_says_so_and_still_completes(pipe: Pipe) -> None:
+    pipe.send(load())
+    loaded = pipe.receive()
+    assert isinstance(loaded, frames.Loaded)
+    assert not loaded.capabilities.chat
+    assert "chat_template" in loaded.capabilities.no_chat_reason
+    pipe.send(frames.Chat(1, ChatRequest((Message(Role.USER, "hi"),))))
+    failed = pipe.receive()
+    assert isinstance(failed, frames.Failed)
+    assert (failed.id, failed.kind) == (1, "unsupported")
+
+
+@pytest.mark.parametrize("source", [None, "{{ broken", "{{ raise_exception('no') }}"])
+def test_worker_loads_with_a_chat_template_that_is_of_no_use(
+    pipe: Pipe, tmp_path: Path, source: str | None
+) -> None:
+    template = tmp_path / "template.jinja"
+    if source is not None:
+        template.write_text(source, encoding="utf-8")
+    message = load()
+    message.settings = ModelSettings(chat_template=str(template))
+    pipe.send(message)
+    loaded = pipe.receive()
+    assert isinstance(loaded, frames.Loaded)
+    assert loaded.capabilities.fim
+    assert not loaded.capabilities.chat
+    assert "chat template" in loaded.capabilities.no_chat_reason

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.backend import Chunk, FinishReason, InfillRequest, Usage
+from backends.backend import ChatRequest, Chunk, FinishReason, InfillRequest, Usage
 from backends.decoding.scheduler import Scheduler
 from backends.decoding.token_model import TokenModel
 from backends.errors import MidspanError
@@ -28,6 +28,10 @@ class Outcome:
     @property
     def text(self) -> str:
         return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(chunk.reasoning for chunk in self.chunks)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -64,7 +68,7 @@ class Running:
             self.ended.append(id)
             mine.done.set()
 
-    def submit(self, request: InfillRequest) -> int:
+    def submit(self, request: InfillRequest | ChatRequest) -> int:
         self._next += 1
         self.outcomes[self._next] = Outcome()
         self.scheduler.submit(self._next, request)
@@ -75,6 +79,9 @@ class Running:
         return self.outcomes[id]
 
     def infill(self, request: InfillRequest) -> Outcome:
+        return self.wait(self.submit(request))
+
+    def chat(self, request: ChatRequest) -> Outcome:
         return self.wait(self.submit(request))
 
 

@@ -158,5 +158,5 @@ def test_schemas_are_never_fetched() -> None:
     words = [model.token_bytes(token) for token in range(model.vocab.size)]
     with pytest.raises(BadRequest):
         Constrainer(model, words).schema(remote)
-    with pytest.raises(Exception, match="(?i)unresolvable|retriev"):
+    with pytest.raises(Exception, match=r"(?i)unresolvable|retriev"):
         tools.validator(remote).validate({})
