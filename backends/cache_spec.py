@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from backends.errors import BadRequest, ModelFileError, Unsupported
 from backends.gguf_header import GGUFHeader
+from backends.model_folder import FolderHeader
 
 BLOCK_TOKENS: Final = 256  # of one block in `Blocks`
 MAX_LAYERS: Final = 4096  # a number above it is no number of layers
@@ -62,11 +63,6 @@ class ModelCacheSpec:
 
     architecture: str
     layers: tuple[CachedLayer, ...]
-
-    @property
-    def cached_layers(self) -> int:
-        """Layers that keep tokens."""
-        return sum(1 for layer in self.layers if layer.kv_heads)
 
     def groups(self) -> list[tuple[int, CachedLayer]]:
         """Return (how many, what) of neighbouring layers that are alike."""
@@ -139,6 +135,13 @@ _TURNS: Final = {
     "plamo3": (8, False),
     "smallthinker": (4, True),
 }
+
+
+def from_header(header: GGUFHeader | FolderHeader) -> ModelCacheSpec:
+    """Return what the model of a file or folder caches. Raises ModelFileError."""
+    if isinstance(header, FolderHeader):
+        return from_config(header.config)
+    return from_gguf(header)
 
 
 def from_gguf(header: GGUFHeader) -> ModelCacheSpec:

@@ -81,6 +81,7 @@ class Device:
     reason: str  # what was found, or what is missing
     memory_bytes: int = 0  # its own; 0 where it shares the machine's
     free_bytes: int = 0
+    possible: bool = True  # this system could have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,8 @@ def choose(hardware: Hardware, wish: str = "") -> tuple[Device, str]:
 
 
 def _why_cpu(hardware: Hardware) -> str:
-    return "; ".join(f"no {d.name}: {d.reason}" for d in hardware.devices if not d.available)
+    missing = (d for d in hardware.devices if not d.available and d.possible)
+    return "; ".join(f"no {device.name}: {device.reason}" for device in missing)
 
 
 def _hidden(probe: Probe, *variables: str) -> str:
@@ -167,7 +169,7 @@ def _hidden(probe: Probe, *variables: str) -> str:
 
 def _cuda(probe: Probe) -> list[Device]:
     if probe.system == "Darwin":
-        return [Device("cuda", False, "Macs have no NVIDIA driver")]
+        return [Device("cuda", False, "Macs have no NVIDIA driver", possible=False)]
     if variable := _hidden(probe, "CUDA_VISIBLE_DEVICES"):
         return [Device("cuda", False, f"{variable} hides every device")]
     if probe.nvidia is None:
@@ -199,7 +201,7 @@ def _mib(text: str) -> int:
 
 def _rocm(probe: Probe) -> list[Device]:
     if probe.system != "Linux":
-        return [Device("rocm", False, "ROCm needs Linux")]
+        return [Device("rocm", False, "ROCm needs Linux", possible=False)]
     if variable := _hidden(probe, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         return [Device("rocm", False, f"{variable} hides every device")]
     if probe.amd is None:
@@ -231,7 +233,7 @@ def _amd_device(index: int, card: Mapping[str, object]) -> Device:
 
 def _metal(probe: Probe) -> Device:
     if probe.system != "Darwin":
-        return Device("mps", False, "Metal needs macOS")
+        return Device("mps", False, "Metal needs macOS", possible=False)
     if probe.machine != "arm64":
         return Device("mps", False, "Metal inference needs Apple silicon")
     return Device("mps", True, f"{probe.processor or 'Apple silicon'}, memory shared with the CPU")

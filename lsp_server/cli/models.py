@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from lsp_server.cli.exits import Exit
+from lsp_server.cli.memory import memory_command, spec_command
 from lsp_server.cli.output import json_option, print_json, progress
 
 LOAD_TIMEOUT_S = 600.0  # a large model from a slow disk
@@ -40,6 +41,10 @@ async def _post(path: str, body: dict[str, object]) -> dict[str, Any]:
 @click.group()
 def models() -> None:
     """List, choose, add and remove models."""
+
+
+models.add_command(memory_command)
+models.add_command(spec_command)
 
 
 @models.command(name="list")

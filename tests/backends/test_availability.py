@@ -5,11 +5,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backends import availability, engines, starter
-from backends.availability import REMOTE, Availability
+from backends.availability import Availability
+from backends.availability_probe import REMOTE
 from backends.catalogue import Model, Source
 from backends.config import ModelSettings
 from backends.hardware import CommandResult
@@ -19,9 +21,9 @@ SECRET = "sk-never-shown-0123456789"
 GOOD = CommandResult(json.dumps({"version": "1.2", "detail": "runs"}))
 
 
-def model(path: Path | None = None, **settings: str) -> Model:
-    settings = {"path": str(path or ""), **settings}
-    return Model("mine", path or Path(), Source.CONFIG, ModelSettings(**settings))  # type: ignore[arg-type]
+def model(path: Path | None = None, **settings: Any) -> Model:
+    own = ModelSettings(path=str(path or ""), **settings)
+    return Model("mine", path or Path(), Source.CONFIG, own)
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def key_file(tmp_path: Path, content: str, mode: int = 0o600) -> str:
     return str(path)
 
 
-def remote(environment: dict[str, str], **settings: str) -> Availability:
+def remote(environment: dict[str, str], **settings: Any) -> Availability:
     settings = {"endpoint": "http://127.0.0.1:9", **settings}
     found = availability.check_model(model(**settings), environment)
     assert SECRET not in repr(found)

@@ -118,7 +118,7 @@ def test_the_best_device_is_chosen_and_says_why() -> None:
     cpu, why = hardware.choose(hardware.describe(Probe()))
     assert cpu.name == "cpu"
     assert "no cuda: no NVIDIA driver" in why
-    assert "no mps: Metal needs macOS" in why
+    assert "Metal" not in why  # it could not be here
 
 
 @pytest.mark.parametrize(
