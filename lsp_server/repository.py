@@ -12,7 +12,7 @@ keys, commands and all else in it are problems that say so. What cannot be under
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from backends import config_files, config_layers
 from backends.config_files import Document as File
 from backends.config_layers import Shape
 from backends.config_schema import Given, Problem, Scope, setting, similar, specs
+from lsp_server.settings import SHAPE
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -75,7 +76,8 @@ def _understand(file: File) -> tuple[RepositorySettings, tuple[Problem, ...], bo
 
 def _why_ignored(name: str) -> str:
     known = list(specs(RepositorySettings))
-    if (hint := similar(name, known)).startswith("; did"):
+    users = name in SHAPE.tables or name in SHAPE.foreign
+    if not users and (hint := similar(name, known)).startswith("; did"):
         return f"unknown key {name!r}{hint}"
     return (
         f"{name!r} is ignored here: a repository's file can only narrow, with "
@@ -167,8 +169,3 @@ def _read(place: Path) -> _Rules:
 def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
     spec = _compiled(patterns)
     return lambda path: bool(spec.match_file(path))
-
-
-def schema() -> Mapping[str, object]:
-    """Return what a repository's file may say, by name."""
-    return specs(RepositorySettings)

@@ -112,11 +112,9 @@ async def _in_thread(read: Callable[[], UserConfig]) -> UserConfig:
 
 
 def _summary(problems: list[Problem]) -> str:
-    first = problems[0]
-    if len(problems) == 1:
-        return f"midspan: {first}. The value below it stays."
-    more = f"and {len(problems) - 1} more problems; `midspan config check` lists them"
-    return f"midspan: {first}, {more}."
+    more = len(problems) - 1
+    rest = f" ({more} more; `midspan config check` lists them)" if more else ""
+    return f"midspan: {problems[0]}{rest}"
 
 
 def register(ls: MidspanServer) -> None:

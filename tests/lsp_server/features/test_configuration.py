@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+
+import pytest
 
 from backends.config_schema import similar, specs
 from lsp_server.settings import Settings
@@ -71,3 +74,60 @@ async def test_copilots_own_options_are_no_unknown_settings(session: Session):
     await session.start(options={"editorInfo": {}, "editorPluginInfo": {}})
     await session.status(kind="Normal")
     assert not [m for m in session.messages if m["method"] == "window/logMessage"]
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "config.toml"
+    monkeypatch.setenv("MIDSPAN_CONFIG", str(file))
+    return file
+
+
+async def test_layers_of_a_window_win_in_order(
+    session: Session, config_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each setting is set by all layers up to one; that one wins."""
+    names = ("deadline_ms", "debounce_ms", "max_tokens", "max_tokens_line", "max_tokens_action")
+    config_file.write_text("[lsp]\n" + "".join(f"{name} = 101\n" for name in names[1:]))
+    for name in names[2:]:
+        monkeypatch.setenv(f"MIDSPAN_LSP_{name.upper()}", "102")
+    answers(session, {"maxTokensAction": 104})
+    await session.start(PULLS, {"maxTokensLine": 103, "maxTokensAction": 103})
+    await session.status(kind="Normal")
+    settings = session.server.settings
+    assert [getattr(settings, name) for name in names] == [2000, 101, 102, 103, 104]
+
+
+async def test_file_can_switch_off_before_a_manager_is_started(session: Session, config_file: Path):
+    config_file.write_text("[lsp]\nenabled = false\n")
+    await session.start()
+    await session.status(kind="Inactive", message="suggestions are switched off")
+    assert session.manager.warmed == 0
+
+
+async def test_problems_of_the_file_are_one_message(session: Session, config_file: Path):
+    config_file.write_text("[lsp]\nenabld = 1\n[manager]\nprot = 1\nport = 'x'\n")
+    await session.start()
+    await session.status(kind="Normal")
+    (shown,) = [m["params"] for m in session.messages if m["method"] == "window/showMessage"]
+    assert shown["type"] == 2
+    assert shown["message"] == (
+        f"midspan: {config_file}:4:1: unknown key 'prot'; did you mean 'port'? "
+        "(2 more; `midspan config check` lists them)"
+    )
+    logged = [
+        m["params"]["message"] for m in session.messages if m["method"] == "window/logMessage"
+    ]
+    assert len(logged) == 3
+
+
+async def test_file_that_cannot_be_read_is_said_and_nothing_else(
+    session: Session, config_file: Path
+):
+    config_file.mkdir()
+    await session.start()
+    await session.status(kind="Normal")
+    session.open("x = \n")
+    assert len(await session.items(session.ghost(0, 4))) == 1
+    (shown,) = [m["params"] for m in session.messages if m["method"] == "window/showMessage"]
+    assert "cannot be read: Is a directory" in shown["message"]
