@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.backend import Capabilities
 from backends.config import ModelSettings
-from backends.errors import RemoteProtocolError, RemoteRefused, UnknownModel
+from backends.errors import RemoteFailed, RemoteProtocolError, RemoteRefused, UnknownModel
 from backends.remote import family
 from backends.remote.llama_tokenizer import LlamaTokenizer
 from backends.remote.profiles import PROFILES, Profile, Shape, Way, recognise
@@ -67,8 +67,7 @@ async def probe(connection: Connection, name: str, settings: ModelSettings) -> P
     elif profile.way is Way.TEXT:
         template = _template(settings, model.name)
     reason = template.reason if isinstance(template, NoFim) else model.fim
-    if profile.way is Way.NONE:
-        reason = f"{profile.title} has no fill-in-the-middle for this model; use it for chat."
+    reason = profile.no_fim or reason
     found = template if isinstance(template, Template) else None
     return Probed(
         profile,
@@ -94,7 +93,7 @@ async def _models(
     path = PROFILES[named].models if named else "/v1/models"
     try:
         answer, headers = await connection.json("GET", path)
-    except RemoteRefused:
+    except (RemoteRefused, RemoteFailed):
         if named:
             return [], {}
         raise

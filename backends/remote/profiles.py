@@ -65,7 +65,8 @@ class Profile:
     models: str = "/v1/models"
     owners: tuple[str, ...] = ()  # `owned_by` of its models
     hosts: tuple[str, ...] = ()  # where it is the only one there is
-    servers: tuple[str, ...] = ()  # `Server` header
+    servers: tuple[str, ...] = ()  # what its `Server` header begins with
+    no_fim: str = ""  # for Way.NONE: why, and what to do
     healing: Healing = Healing.NONE
     suffix_fields: tuple[str, str] = ("prompt", "suffix")
     empty_suffix: str = ""  # what goes out where nothing follows the cursor
@@ -186,9 +187,18 @@ _ROWS = (
         window=512,
     ),
     Profile(
+        "mlx-lm",
+        "mlx_lm.server",
+        Way.NONE,
+        servers=("BaseHTTP/",),
+        no_fim="mlx_lm.server takes the first space off every answer, which breaks code. Use it "
+        "for chat, and midspan's own mlx engine to complete.",
+    ),
+    Profile(
         "openai",
         "OpenAI",
         Way.NONE,
+        no_fim="OpenAI's chat models do not fill in the middle. Use them for chat.",
         hosts=("api.openai.com",),
         chat_limit_field="max_completion_tokens",
         session_field="prompt_cache_key",
@@ -255,6 +265,6 @@ GENERIC = PROFILES["openai-compatible"]
 def recognise(host: str, server: str, owners: frozenset[str]) -> Profile:
     """Return the row for an endpoint's host, `Server` header and its models' owners."""
     for row in _ROWS:
-        if host in row.hosts or server in row.servers or owners & set(row.owners):
+        if host in row.hosts or server.startswith(row.servers) or owners & set(row.owners):
             return row
     return GENERIC

@@ -291,7 +291,7 @@ async def test_tool_calls_that_do_not_fit_are_refused(
     connect: Connect, upstream: Upstream, reply: Reply
 ) -> None:
     upstream.answers("/v1/chat/completions", reply)
-    with pytest.raises(RemoteProtocolError, match="called|call of"):
+    with pytest.raises(RemoteProtocolError, match="The model"):
         await collected((await connect()).chat(ChatRequest(MESSAGES, tools=(TOOL,))))
 
 
@@ -398,5 +398,6 @@ def test_rows_are_whole(profile: Any) -> None:
     assert not profile.chat.endswith("/")
     assert bool(profile.hosted) == bool(profile.endpoint) == bool(profile.key_env)
     assert profile.max_stops > 0
+    assert (profile.way is Way.NONE) == bool(profile.no_fim)
     assert set(profile.sampling) <= set(Sampling.__dataclass_fields__)
     assert profile.way is not Way.TOKENS or profile.fixed["return_tokens"]
