@@ -119,10 +119,13 @@ class Document:
 
     def _set_text(self, text: str) -> None:
         self.text = text
+        self._known: tuple[int, int, int] | None = None
         self._astral = not text.isascii() and _ASTRAL.search(text) is not None
         self._starts = [0, *(found.end() for found in _LINE_END.finditer(text))]
 
     def _replace(self, start: int, end: int, new: str) -> None:
+        if self._known is not None and start < self._known[0] + self._known[2]:
+            self._known = None
         self.text = self.text[:start] + new + self.text[end:]
         after = start + len(new)
         seam = self.text[max(start - 1, 0) : after + 1]
@@ -154,18 +157,30 @@ class Document:
         length = end - start
         if self._one_unit_each():
             return min(units, length)
+        # In a line of millions of such characters, edits are near one another: count from the
+        # last known place, which is (line start, units, points) with nothing changed before it.
+        line, units_before, before = start, 0, 0
+        if self._known is not None and self._known[0] == line and self._known[1] <= units:
+            _, units_before, before = self._known
+        points, counted = self._count(line + before, end, units - units_before)
+        self._known = line, units_before + counted, before + points
+        return before + points
+
+    def _count(self, start: int, end: int, units: int) -> tuple[int, int]:
+        """How many characters the first `units` units cover, and how many units these have."""
         piece = self.text[start : min(end, start + units)]
         if piece.isascii():
-            return len(piece)
+            return len(piece), len(piece)
         if self.encoding == "utf-8":
             data = piece.encode("utf-8", "surrogatepass")
             whole = data[:units]
-            inside = len(data) > units and data[units] in _UTF8_CONTINUATION
-            return len(whole.translate(None, _UTF8_CONTINUATION)) - inside
+            while len(data) > len(whole) and data[len(whole)] in _UTF8_CONTINUATION:
+                whole = whole[:-1]  # back to before the character that `units` ends in
+            return len(whole.translate(None, _UTF8_CONTINUATION)), len(whole)
         data = piece.encode("utf-16-le", "surrogatepass")
-        whole = data[: 2 * units]
         inside = len(data) > 2 * units and data[2 * units + 1] & 0xFC == 0xDC
-        return len(whole.decode("utf-16-le", "surrogatepass")) - inside
+        whole = data[: 2 * (units - inside)]
+        return len(whole.decode("utf-16-le", "surrogatepass")), len(whole) // 2
 
     def _units(self, piece: str) -> int:
         if self._one_unit_each() or piece.isascii():
