@@ -22,7 +22,7 @@ from backends.decoding.token_model import TokenModel
 from backends.frames import Load
 from benchmarks import holdout, infill
 from benchmarks.reference import Trace, greedy
-from benchmarks.same_weights import SameWeights, write
+from benchmarks.same_weights import SameWeights
 from tests.backends.decoding.harness import running
 from tests.backends.decoding.test_scheduler import spy_prompts
 
@@ -45,11 +45,6 @@ class Answers:
     cached: list[str]
     cold: list[str]
     margins: list[float]  # how far the closest pick of each text was from going the other way
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> SameWeights:
-    return write(tmp_path_factory.mktemp("same"))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +94,7 @@ def type_all(
 
 
 @pytest.fixture(scope="module")
-def expected(weights: SameWeights, documents: list[Document]) -> Answers:
+def expected(same_weights: SameWeights, documents: list[Document]) -> Answers:
     """llama.cpp's, in float32 throughout.
 
     Its fused attention sums in 16 bits, whatever its cells are: its logits are then up to 0.007
@@ -116,7 +111,7 @@ def expected(weights: SameWeights, documents: list[Document]) -> Answers:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llama_cpp, "context_params", unfused)
-        return answers("llama-cpp", weights, documents)
+        return answers("llama-cpp", same_weights, documents)
 
 
 def test_llama_cpp_s_cached_text_is_its_cold_text(expected: Answers) -> None:
@@ -127,12 +122,12 @@ def test_llama_cpp_s_cached_text_is_its_cold_text(expected: Answers) -> None:
 
 @pytest.mark.parametrize("engine", ["transformers", "mlx"])
 def test_an_engine_gives_llama_cpp_s_text(
-    engine: str, expected: Answers, weights: SameWeights, documents: list[Document]
+    engine: str, expected: Answers, same_weights: SameWeights, documents: list[Document]
 ) -> None:
     row = engines.ENGINES[engine]
     if importlib.util.find_spec(row.runtime) is None:
         pytest.skip(f"{row.distribution} is not installed")
-    given = answers(engine, weights, documents)
+    given = answers(engine, same_weights, documents)
     assert given.prompts == expected.prompts
     assert given.cold == expected.cold
     assert given.cached == expected.cold
