@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from backends import engines, gguf_header, model_folder, paths, starter
-from backends.config import ModelSettings, Settings
+from backends.config import MODEL_NAME, NO_MODEL_NAME, ModelSettings, Settings
 from backends.engines import Engine
 from backends.errors import (
     BadRequest,
@@ -45,7 +45,6 @@ SAMPLES = 16
 SAMPLE_BYTES = 4096
 FOLDER_FILES = ("config.json", "tokenizer.json", "*.safetensors")
 NO_CHAT_TEMPLATE = "It has no chat template."
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}")
 
 
 Header = GGUFHeader | FolderHeader
@@ -174,10 +173,8 @@ class Catalogue:
 
 def check_name(name: str) -> str:
     """Return `name` if it may name a model. Raises BadRequest."""
-    if not _NAME.fullmatch(name):
-        raise BadRequest(
-            f"{name!r} cannot name a model: letters, digits and . _ : + - are allowed, 100 at most."
-        )
+    if not MODEL_NAME.fullmatch(name):
+        raise BadRequest(f"{name!r} {NO_MODEL_NAME}.")
     return name
 
 

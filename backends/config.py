@@ -12,6 +12,7 @@ language server's own table is left to it. Must not know what the settings do.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from backends.config_schema import Given, Key, Layer, Origin, Problem
 from backends.config_schema import setting as _setting
 
 __all__ = [
+    "MODEL_NAME",
+    "NO_MODEL_NAME",
     "SHAPE",
     "ChatSettings",
     "CompletionSettings",
@@ -236,6 +239,9 @@ SHAPE = Shape(
     named={"models": ModelSettings},
     foreign=FOREIGN_TABLES,
 )
+# What may name a model, wherever the name comes from (`backends.catalogue.check_name`).
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}")
+NO_MODEL_NAME = "cannot name a model: letters, digits and . _ : + - are allowed, 100 at most"
 # A model with none of these cannot be loaded from anywhere.
 _SOURCES = ("path", "endpoint", "profile", "engine")
 _SAID = "it was said already what is wrong"
@@ -346,13 +352,8 @@ def _unusable(found: Resolved) -> list[Problem]:
 
 def _model_problem(found: Resolved, name: str) -> str:
     """Say why [models.NAME] cannot be used; empty if it can."""
-    from backends.catalogue import check_name
-    from backends.errors import BadRequest
-
-    try:
-        check_name(name)
-    except BadRequest as exc:
-        return str(exc)
+    if not MODEL_NAME.fullmatch(name):
+        return f"{name!r} {NO_MODEL_NAME}"
     keys = [("models", name, source) for source in _SOURCES]
     if any(found.values.get(key) for key in keys):
         return ""

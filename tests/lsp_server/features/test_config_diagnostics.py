@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.lsp_server.cli.test_main import HEAVY
 from tests.lsp_server.session import Session
 
 WRONG = (
@@ -53,7 +57,7 @@ async def test_wrong_keys_are_shown_at_their_line(session: Session, config_file:
             6,
             8,
             12,
-            "'🙂' cannot name a model: letters, digits and . _ : + - are allowed, 100 at most.",
+            "'🙂' cannot name a model: letters, digits and . _ : + - are allowed, 100 at most",
         ),
         (5, 0, 9, "'maxTokens' must be a whole number from 1 to 4096, not 0"),
     ]
@@ -122,3 +126,21 @@ async def test_saved_repositorys_file_takes_effect(session: Session, tmp_path: P
     assert len(session.manager.asked) == asked
     status = await session.command("midspan.status")
     assert "switches midspan off in this repository" in status["result"]["reason"]
+
+
+def test_reading_the_users_configuration_imports_nothing_heavy(config_file: Path) -> None:
+    """It happens in the language server, of which there is one for each window."""
+    config_file.write_text('[models.m]\npath = "/m.gguf"\n[manager]\nprot = 1\n')
+    code = (
+        "import sys; from lsp_server import user_config; found = user_config.read(); "
+        "print(len(found.problems), [m for m in "
+        f"{HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MIDSPAN_CONFIG": str(config_file)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "1 []\n", done.stderr
