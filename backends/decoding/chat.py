@@ -82,7 +82,7 @@ class Chats:
 
     def remember(self, prompt: ChatPrompt, writer: ChatWriter) -> None:
         """Note what was answered, so that the session's next prompt begins with the same tokens."""
-        self._prompter.remember(prompt, writer.answer, writer.tokens)
+        self._prompter.remember(prompt, writer.answer, writer.tokens[: writer.whole])
 
     def close(self) -> None:
         """End the thread; what it is preparing is given up."""

@@ -69,6 +69,7 @@ class ChatWriter:
         self._blank = True  # nothing but white space was answered
         self._called = ""  # the text of calls so far
         self.tokens: list[int] = []
+        self.whole = 0  # of the tokens, those up to the end of a character
         self.answer = ""  # all that was said, tags and calls included
 
     @property
@@ -88,6 +89,8 @@ class ChatWriter:
         text = self._decoder.decode(self._token_bytes(token) if data is None else data)
         self.tokens.append(token)
         self.answer += text
+        if not self._decoder.getstate()[0]:
+            self.whole = len(self.tokens)
         if self._constraint is not None:
             self._constraint.consume(token)
             return self._constrained(text)

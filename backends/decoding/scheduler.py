@@ -17,38 +17,25 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from backends import memory
-from backends.backend import (
-    ChatRequest,
-    Chunk,
-    FinishReason,
-    InfillRequest,
-    Priority,
-    Timings,
-    Usage,
-)
-from backends.decoding.chat_prompt import ChatPrompt
-from backends.decoding.chat_writer import ChatWriter
-from backends.decoding.copying import Copier, CopyWeights
-from backends.decoding.generation import Generation, Prompt, Request
-from backends.decoding.healing import VocabularyIndex
-from backends.decoding.prefix_cache import KNOWN_BYTES, Entry, PrefixCache
-from backends.decoding.prompting import Prompter, TokenPrompt
+from backends.backend import ChatRequest, Chunk, FinishReason, Priority, Timings, Usage
+from backends.decoding.copying import CopyWeights
+from backends.decoding.generation import Generation, Request
+from backends.decoding.idle_work import Backups, IdleWork
+from backends.decoding.jobs import Share, Starter, Waiting, owner
+from backends.decoding.prefix_cache import KNOWN_BYTES, PrefixCache
+from backends.decoding.prompting import Prompter
 from backends.decoding.snapshots import Snapshot, SnapshotStore
-from backends.decoding.speculation import Draft, DraftTuner
+from backends.decoding.speculation import DraftTuner
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, TokenModel
-from backends.decoding.writing import InfillWriter, Writer
 from backends.errors import BackendError, MidspanError, Unsupported
 from fim.templates import NoFim, Template
 
 if TYPE_CHECKING:  # it imports jinja2, which only a model with a chat template needs
-    from backends.decoding.chat import Chats, Prepared
+    from backends.decoding.chat import Chats
 
 logger = logging.getLogger(__name__)
 
@@ -56,75 +43,7 @@ logger = logging.getLogger(__name__)
 PREFILL_CHUNK = 256
 WARM_UP_TOKENS = 64
 
-BACKUP_REST = 1.0  # seconds without a request before cells are copied out
-BACKUP_POLL = 0.1  # seconds, while the last one is still on its way
-
 Emit = Callable[[int, Chunk | MidspanError], None]
-
-
-class Backups(Protocol):
-    """Takes copies of cells to where a crash of this process does not reach."""
-
-    limit: int  # bytes of one
-
-    @property
-    def ready(self) -> bool:
-        """Whether `put` may be called: the last copy is on its way no more."""
-        ...
-
-    def put(self, owner: str, snapshot: Snapshot) -> None:
-        """Take the latest copy of a document's cells; returns at once."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A request without a sequence yet. `arrived`: time.perf_counter() seconds.
-
-    That of a chat is `prepared` before it gets one.
-    """
-
-    id: int
-    request: Request
-    arrived: float
-    prepared: Future[Prepared] | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it may be given a sequence."""
-        return self.prepared is None or self.prepared.done()
-
-    def supersedes(self, id: int, request: Request) -> bool:
-        """Tell whether this is a newer request of the same owner, and no less urgent."""
-        return (
-            owner(request) is not None
-            and owner(request) == owner(self.request)
-            and self.id > id
-            and self.request.priority <= request.priority
-        )
-
-
-def owner(request: Request) -> Hashable:
-    """Return whose cells and turns a request uses: a document, a session, or None: nobody's."""
-    if isinstance(request, InfillRequest):
-        return request.document
-    return None if request.session is None else ("chat", request.session)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one generation feeds into a forward pass: tokens that are certain, then a draft."""
-
-    generation: Generation
-    tokens: list[int]
-    draft: Draft
-
-    @property
-    def feed(self) -> Feed:
-        """Return it as the model takes it."""
-        sequence, draft = self.generation.entry.sequence, self.draft.tokens
-        steering = self.generation.request.steering
-        return Feed(sequence, [*self.tokens, *draft], outputs=1 + len(draft), steering=steering)
 
 
 class Scheduler:
@@ -143,7 +62,6 @@ class Scheduler:
     ) -> None:
         """Take `emit(id, chunk or error)`, called from the thread that runs `run`."""
         self._chats = chats
-        self._copying = copying
         self._model = model
         self._emit = emit
         self._speculate = speculate and model.can_rewind
@@ -153,13 +71,9 @@ class Scheduler:
             known_bytes=KNOWN_BYTES if self._speculate else 0,
         )
         self._prompter = Prompter(model, template, lambda: self._prefill_rate)
-        self._index = VocabularyIndex(model.token_bytes, model.vocab.size)
-        # Whatever control token comes, it is no text of the document: the hole ends there.
-        self._end_tokens = model.vocab.end_tokens | set(model.vocab.control_tokens.values())
+        self._starter = Starter(model, self._cache, self._prompter, copying, chats)
+        self._idle = IdleWork(self._cache, self._prompter, self._starter, backups)
         self._tuner = DraftTuner()
-        self._backups = backups
-        self._last_request = 0.0
-        self._speculate = speculate and model.can_rewind
         self._prefill_rate = 0.0
         self._wake = threading.Condition()
         self._inbox: deque[Waiting] = deque()
@@ -169,9 +83,6 @@ class Scheduler:
         self._news = False  # something was submitted or cancelled since the last turn
         self._waiting: list[Waiting] = []
         self._active: list[Generation] = []
-        # By document, the latest request and its prompt: what `_prepare` works from.
-        self._prepare_next: dict[str, tuple[InfillRequest, TokenPrompt]] = {}
-        self._own_ids = count(-1, -1)  # older than any caller's, and told to nobody
         self.evaluated_tokens = 0
 
     # -- called from any thread ---------------------------------------------------------------
@@ -187,8 +98,8 @@ class Scheduler:
                 raise Unsupported("This model can't chat.")
             prepared = self._chats.prepare(request, self._poke)
         with self._wake:
-            self._last_request = time.perf_counter()
-            self._inbox.append(Waiting(id, request, self._last_request, prepared))
+            self._idle.last_request = time.perf_counter()
+            self._inbox.append(Waiting(id, request, self._idle.last_request, prepared))
             self._tell()
 
     def cancel(self, id: int) -> None:
@@ -253,7 +164,7 @@ class Scheduler:
     def _take_in(self) -> bool:
         with self._wake:
             while not (self._inbox or self._has_work() or self._stopped):
-                self._wake.wait(self._until_backup())
+                self._wake.wait(self._idle.until_backup())
             self._news = False
             self._take_given()
             self._waiting.extend(self._inbox)
@@ -276,25 +187,7 @@ class Scheduler:
 
     def _has_work(self) -> bool:
         ready = self._active or any(waiting.ready for waiting in self._waiting)
-        at_once = ready or self._prepare_next or self._cache.to_save()
-        return bool(at_once) or bool(self._cancels) or self._until_backup() == 0
-
-    def _until_backup(self) -> float | None:
-        """Return the seconds until cells are to be copied out; None where there is nothing new.
-
-        A copy takes as long as a snapshot, and a key that came meanwhile would wait: so only once
-        nobody has typed for a moment.
-        """
-        if self._backups is None or self._cache.to_back_up(self._backups.limit) is None:
-            return None
-        if not self._backups.ready:
-            return BACKUP_POLL
-        return max(0.0, self._last_request + BACKUP_REST - time.perf_counter())
-
-    def _back_up(self) -> None:
-        entry = self._cache.to_back_up(self._backups.limit) if self._backups else None
-        if self._backups is not None and entry is not None and entry.owner is not None:
-            self._backups.put(entry.owner, self._cache.back_up(entry))
+        return bool(ready or self._cancels) or self._idle.due
 
     def _drop(self, waiting: Waiting) -> None:
         self._waiting.remove(waiting)
@@ -319,80 +212,26 @@ class Scheduler:
             if waiting.ready and self._start(waiting):
                 self._waiting.remove(waiting)
 
-    def _prepare(self) -> None:
-        """With nothing else to do: evaluate what the next keys in a document will need.
-
-        Then copy out, one at a turn, the cells that may soon have to go, or be lost in a crash.
-        """
-        if self._active:
-            return
-        if not self._prepare_next:
-            if self._cache.to_save() is not None:
-                self._cache.save()
-            elif self._until_backup() == 0:
-                self._back_up()
-            return
-        document, (request, current) = next(iter(self._prepare_next.items()))
-        try:
-            prompt = self._prompter.prepared(request, current)
-        except MidspanError:
-            prompt = None  # it was for later only; a key will be told
-        acquire = self._cache.acquire
-        steering = request.steering
-        entry = None if prompt is None else acquire(prompt.key, prompt.tokens, document, steering)
-        if prompt is not None and entry is not None:
-            warm = replace(request, max_tokens=0, deadline_ms=None)
-            own = Waiting(next(self._own_ids), warm, time.perf_counter())
-            self._begin(own, prompt, entry, self._infill_writer(warm, prompt))
-        del self._prepare_next[document]
-
     def _start(self, waiting: Waiting) -> bool:
         """Give a request its sequence; False where it must wait for one."""
-        request = waiting.request
         try:
-            if request.steering and not self._model.can_steer:
-                raise Unsupported(f"Steering needs another engine than {self._model.description}.")
-            if isinstance(request, InfillRequest):
-                return self._start_infill(waiting, request)
-            return self._start_chat(waiting, request)
+            generation = self._starter.start(waiting)
         except MidspanError as exc:
             self._emit(waiting.id, exc)
             return True
+        if generation is not None:
+            self._begin(generation)
+        return generation is not None
 
-    def _start_infill(self, waiting: Waiting, request: InfillRequest) -> bool:
-        prompt = self._prompter.prompt(request)
-        key = prompt.key if request.document is not None else (None, waiting.id)
-        entry = self._cache.acquire(key, prompt.tokens, request.document, request.steering)
-        if entry is None:
-            return False
-        self._prompter.remember(prompt)
-        self._begin(waiting, prompt, entry, self._infill_writer(request, prompt))
-        return True
+    def _prepare(self) -> None:
+        """With nothing else to do: one thing that later requests will gain from."""
+        if self._active:
+            return
+        generation = self._idle.do()
+        if generation is not None:
+            self._begin(generation)
 
-    def _start_chat(self, waiting: Waiting, request: ChatRequest) -> bool:
-        assert self._chats is not None
-        assert waiting.prepared is not None
-        prompt = self._chats.prompt(request, waiting.prepared)
-        key = prompt.key if request.session is not None else (None, waiting.id)
-        entry = self._cache.acquire(key, prompt.tokens, steering=request.steering)
-        if entry is None:
-            return False
-        if request.prediction:
-            entry.previous = self._model.tokenize(request.prediction)
-        self._begin(waiting, prompt, entry, self._chats.writer(waiting.prepared.result()))
-        return True
-
-    def _infill_writer(self, request: InfillRequest, prompt: TokenPrompt) -> Writer:
-        weights = self._copying
-        copier = Copier(request.prefix, request.suffix, weights) if weights else None
-        token_bytes, ends = self._model.token_bytes, self._end_tokens
-        return InfillWriter(request, prompt.pending, token_bytes, self._index, ends, copier)
-
-    def _begin(self, waiting: Waiting, prompt: Prompt, entry: Entry, writer: Writer) -> None:
-        length = self._model.context_length
-        generation = Generation(
-            waiting.id, waiting.request, prompt, entry, writer, length, waiting.arrived
-        )
+    def _begin(self, generation: Generation) -> None:
         self._active.append(generation)
         if not generation.todo:
             self._go_on(generation)
@@ -536,18 +375,13 @@ class Scheduler:
     def _retire(self, generation: Generation, last: Chunk | MidspanError) -> None:
         """End a generation. What was evaluated stays for its document's next request."""
         self._active.remove(generation)
-        request, prompt, writer = generation.request, generation.prompt, generation.writer
         failed = isinstance(last, MidspanError)
-        cancelled = isinstance(last, Chunk) and last.finish_reason is FinishReason.CANCELLED
+        kept = owner(generation.request) is not None and not failed
         generation.remember()
-        self._cache.release(generation.entry, keep=owner(request) is not None and not failed)
-        if isinstance(prompt, TokenPrompt) and isinstance(request, InfillRequest):
-            if generation.id < 0 and not (failed or cancelled):
-                self._prompter.remember(prompt)
-            elif request.document is not None and not (failed or cancelled):
-                self._prepare_next[request.document] = request, prompt
-        elif isinstance(prompt, ChatPrompt) and isinstance(writer, ChatWriter) and not failed:
-            assert self._chats is not None
-            self._chats.remember(prompt, writer)
+        self._cache.release(generation.entry, keep=kept)
+        if not failed:
+            self._starter.ended(generation)
+        if isinstance(last, Chunk) and last.finish_reason is not FinishReason.CANCELLED:
+            self._idle.ended(generation)
         if generation.id >= 0:
             self._emit(generation.id, last)
