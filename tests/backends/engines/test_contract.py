@@ -53,20 +53,28 @@ def model(request: pytest.FixtureRequest) -> Iterator[TokenModel]:
     loaded.close()
 
 
+@pytest.fixture
+def empty(model: TokenModel) -> TokenModel:
+    """The model, as a scheduler expects to find it."""
+    for sequence in range(model.max_sequences):
+        model.free(sequence)
+    return model
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(model: TokenModel, check: Check) -> None:
     check(model)
 
 
 @pytest.mark.parametrize("model", [SHIPPED], indirect=True)
-def test_typing_gives_the_cold_text(model: TokenModel) -> None:
+def test_typing_gives_the_cold_text(empty: TokenModel) -> None:
     """Invariant 1 on real weights: near ties may fall either way, as the tolerance says.
 
     `test_same_text` has it for float32, where none does.
     """
     typed = "\n\ndef remove(path):\n    return os.remove(path)"
     same = 0
-    with running(model) as engine:
+    with running(empty) as engine:
         prompts = spy_prompts(engine.scheduler)
         texts = [
             engine.infill(
@@ -75,13 +83,13 @@ def test_typing_gives_the_cold_text(model: TokenModel) -> None:
             for n in range(len(typed))
         ]
     for text, prompt in zip(texts, prompts, strict=True):
-        same += text == greedy(model, prompt, 8)
+        same += text == greedy(empty, prompt, 8)
     assert same >= 0.9 * len(texts)
 
 
-def test_an_infill_streams_and_counts_its_tokens(model: TokenModel) -> None:
+def test_an_infill_streams_and_counts_its_tokens(empty: TokenModel) -> None:
     prefix = "import os\n\n\ndef size(path):\n    return os.st"
-    with running(model) as engine:
+    with running(empty) as engine:
         before = engine.scheduler.evaluated_tokens
         cold = engine.infill(infill(prefix, document="file:///a.py", max_tokens=3))
         evaluated = engine.scheduler.evaluated_tokens - before
@@ -94,9 +102,9 @@ def test_an_infill_streams_and_counts_its_tokens(model: TokenModel) -> None:
     assert cold.finish_reason == FinishReason.LENGTH
 
 
-def test_text_ends_before_a_stop_string(model: TokenModel) -> None:
+def test_text_ends_before_a_stop_string(empty: TokenModel) -> None:
     prefix = "import os\n\n\ndef size(path):\n    return os.st"
-    with running(model) as engine:
+    with running(empty) as engine:
         whole = engine.infill(infill(prefix, max_tokens=12)).text
         stop = whole[len(whole) // 2 :][:2]
         cut = engine.infill(infill(prefix, max_tokens=12, stop=(stop,)))
@@ -104,10 +112,10 @@ def test_text_ends_before_a_stop_string(model: TokenModel) -> None:
     assert cut.finish_reason == FinishReason.STOP
 
 
-def test_a_cancelled_request_ends_and_the_next_is_whole(model: TokenModel) -> None:
+def test_a_cancelled_request_ends_and_the_next_is_whole(empty: TokenModel) -> None:
     request = infill(SOURCE, document="file:///a.py", max_tokens=200)
     short = infill("def add(a, b):\n    return ", max_tokens=4)
-    with running(model) as engine:
+    with running(empty) as engine:
         expected = engine.infill(short).text
         ended = engine.submit(request)
         engine.scheduler.cancel(ended)
@@ -116,11 +124,11 @@ def test_a_cancelled_request_ends_and_the_next_is_whole(model: TokenModel) -> No
 
 
 @pytest.mark.parametrize("model", LOCAL[1:], indirect=True)
-def test_documents_at_once_get_what_each_gets_alone(model: TokenModel) -> None:
+def test_documents_at_once_get_what_each_gets_alone(empty: TokenModel) -> None:
     requests = [
         infill(f"def f{n}(x):\n    return x + {n}\n\n\nprint(f{n}(", max_tokens=6) for n in range(5)
     ]
-    with running(model) as engine:
+    with running(empty) as engine:
         alone = [engine.infill(request).text for request in requests]
         together = [engine.wait(id).text for id in [engine.submit(r) for r in requests]]
     assert together == alone
