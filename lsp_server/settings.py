@@ -121,6 +121,11 @@ class Settings:
         high=600_000,
         scope=Scope.WINDOW,
     )
+    model: str = setting(
+        "",
+        "Name of the model that completes, selected for all windows when this one starts; empty "
+        "leaves the choice as it is.",
+    )
     autostart: bool = setting(True, "Start the backend manager if it is not running.")
 
 

@@ -74,6 +74,16 @@ class Configuration:
         else:
             await self.pull()
 
+    async def update(self, pushed: object) -> None:
+        """Take changed settings; a model named in them is selected now."""
+        before = self.ls.settings.model
+        await self.changed(pushed)
+        if self.ls.settings.model not in ("", before) and self.ls.settings.enabled:
+            from lsp_server.features import startup  # which imports this module
+
+            self.ls.suggestions.clear()
+            await startup.connect(self.ls)
+
     def _log(self, problem: Problem) -> bool:
         """Write a problem to the client's log; False if it was told before."""
         if str(problem) in self.told:
@@ -129,7 +139,7 @@ def register(ls: MidspanServer) -> None:
 
     @ls.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
     async def did_change_configuration(params: types.DidChangeConfigurationParams) -> None:
-        await configuration.changed(params.settings)
+        await configuration.update(params.settings)
 
 
 async def listen(ls: MidspanServer) -> None:

@@ -30,15 +30,20 @@ async def _warm_up(ls: MidspanServer) -> None:
     await ls.configuration.read_user(show=True)
     await ls.configuration.pull()
     if ls.settings.enabled:
-        await _connect(ls)
+        await connect(ls)
     else:
         ls.status.inactive(status.OFF)
 
 
-async def _connect(ls: MidspanServer) -> None:
-    """Find or start the manager, and have it load its model: by a request for no tokens."""
+async def connect(ls: MidspanServer) -> None:
+    """Find or start the manager, and have it load its model: by a request for no tokens.
+
+    Where the settings name a model, that one is selected first.
+    """
     try:
         with ls.status.working("Starting the model"):
+            if name := ls.settings.model:
+                await ls.manager.post("/api/models/select", {"name": name})
             answer = await ls.manager.infill({**NOTHING, "n_predict": 0})
     except MidspanError as exc:
         ls.status.failed(exc)

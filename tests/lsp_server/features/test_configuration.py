@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from backends import errors
 from backends.config_schema import similar, specs
 from lsp_server.settings import Settings
 from tests.lsp_server.session import NO_ANSWER, Session
@@ -131,3 +132,26 @@ async def test_file_that_cannot_be_read_is_said_and_nothing_else(
     assert len(await session.items(session.ghost(0, 4))) == 1
     (shown,) = [m["params"] for m in session.messages if m["method"] == "window/showMessage"]
     assert "cannot be read: Is a directory" in shown["message"]
+
+
+async def test_model_of_the_settings_is_selected_at_the_start_and_on_change(session: Session):
+    select = "/api/models/select"
+    await session.start(options={"model": "mine"})
+    await session.status(kind="Normal")
+    assert session.manager.posted == [(select, {"name": "mine"})]
+    for name in ("other", "other", ""):
+        session.notify(
+            "workspace/didChangeConfiguration", {"settings": {"midspan": {"model": name}}}
+        )
+    await session.status(kind="Normal")
+    await session.command("midspan.status")
+    assert session.manager.posted == [(select, {"name": "mine"}), (select, {"name": "other"})]
+
+
+async def test_model_that_is_not_there_is_said_and_the_next_key_is_served(session: Session):
+    session.manager.error = errors.UnknownModel("No model is called 'none'.")
+    await session.start(options={"model": "none"})
+    await session.status(kind="Error", message="No model is called 'none'.")
+    session.manager.error = None
+    session.open("x = \n")
+    assert len(await session.items(session.ghost(0, 4))) == 1
