@@ -55,10 +55,11 @@ def run(argv: Sequence[str]) -> int:
     """Serve one editor over stdio until it goes; return the exit code.
 
     0 after `shutdown` and `exit`, 1 if the client ended otherwise, 2 for unknown arguments.
-    `--stdio` is accepted and means nothing, since many clients add it. `$MIDSPAN_LOG` sets the
-    level of the log on stderr: debug, info, warning (default) or error.
+    `--stdio` is accepted and means nothing, since many clients add it. `--set lsp.KEY=VALUE`
+    sets what is then no editor's to change. `$MIDSPAN_LOG` sets the level of the log on stderr:
+    debug, info, warning (default) or error.
     """
-    unknown = [argument for argument in argv if argument != "--stdio"]
+    assigned, unknown = _arguments(argv)
     if unknown:
         sys.stderr.write(f"midspan lsp: unknown argument {unknown[0]!r}\n")
         return 2
@@ -69,7 +70,10 @@ def run(argv: Sequence[str]) -> int:
     from lsp_server.quick_import import import_lsprotocol
 
     import_lsprotocol()
+    from backends import config_layers
+
     server = create_server()
+    server.configuration.above = tuple(config_layers.assignments(assigned))
     gc.freeze()
     gc.enable()
     loop = asyncio.new_event_loop()
@@ -81,6 +85,20 @@ def run(argv: Sequence[str]) -> int:
         # A thread may be starting a manager: that takes up to 45 s, and the editor is gone.
         os._exit(code)
     return code
+
+
+def _arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the assignments of `--set`, and what is not known."""
+    assigned, unknown = [], []
+    rest = iter(argv)
+    for argument in rest:
+        if argument == "--set":
+            assigned.append(next(rest, ""))
+        elif argument.startswith("--set="):
+            assigned.append(argument.removeprefix("--set="))
+        elif argument != "--stdio":
+            unknown.append(argument)
+    return assigned, unknown
 
 
 class _StderrHandler(logging.Handler):

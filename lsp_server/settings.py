@@ -142,19 +142,22 @@ SHAPE = Shape(tables={TABLE: Settings}, foreign=_MANAGERS, spelled=_snake)
 
 
 def resolve(
-    *layers: Mapping[str, object] | None, below: Sequence[Given] = ()
+    *layers: Mapping[str, object] | None, below: Sequence[Given] = (), above: Sequence[Given] = ()
 ) -> tuple[Settings, tuple[Problem, ...]]:
     """Make settings from the editor's layers of raw objects, later ones winning.
 
-    `below` is what the user's file and the environment say. Returns also what was wrong.
+    `below` is what the user's file and the environment say, `above` the command line. Returns
+    also what was wrong.
     """
-    found = explained(*layers, below=below)
+    found = explained(*layers, below=below, above=above)
     return found.table(TABLE), found.problems
 
 
-def explained(*layers: Mapping[str, object] | None, below: Sequence[Given] = ()) -> Resolved:
+def explained(
+    *layers: Mapping[str, object] | None, below: Sequence[Given] = (), above: Sequence[Given] = ()
+) -> Resolved:
     """Return what `resolve` makes settings of, each value with its origin."""
-    return config_layers.resolve([*below, *_from_editor(layers)], SHAPE)
+    return config_layers.resolve([*below, *_from_editor(layers), *above], SHAPE)
 
 
 def _from_editor(layers: Iterable[Mapping[str, object] | None]) -> Iterable[Given]:

@@ -33,12 +33,15 @@ class Configuration:
     below: tuple[Given, ...] = ()  # the user's file and the environment
     initial: Mapping[str, object] = field(default_factory=dict)
     workspace: Mapping[str, object] = field(default_factory=dict)
+    above: tuple[Given, ...] = ()  # the command line
     told: set[str] = field(default_factory=set)
 
     def apply(self, *, tell: bool = True) -> None:
         """Make the settings anew from the layers."""
         before = self.ls.settings
-        self.ls.settings, problems = resolve(self.initial, self.workspace, below=self.below)
+        self.ls.settings, problems = resolve(
+            self.initial, self.workspace, below=self.below, above=self.above
+        )
         if self.ls.settings.autostart != before.autostart:
             self.ls.forget_manager()
         for problem in problems if tell else ():

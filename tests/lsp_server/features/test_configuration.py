@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from backends import errors
+from backends.config_layers import assignments
 from backends.config_schema import similar, specs
+from lsp_server.server import _arguments
 from lsp_server.settings import Settings
 from tests.lsp_server.session import NO_ANSWER, Session
 
@@ -89,14 +91,16 @@ async def test_layers_of_a_window_win_in_order(
 ):
     """Each setting is set by all layers up to one; that one wins."""
     names = ("deadline_ms", "debounce_ms", "max_tokens", "max_tokens_line", "max_tokens_action")
+    names = (*names, "deadline_action_ms")
     config_file.write_text("[lsp]\n" + "".join(f"{name} = 101\n" for name in names[1:]))
     for name in names[2:]:
         monkeypatch.setenv(f"MIDSPAN_LSP_{name.upper()}", "102")
-    answers(session, {"maxTokensAction": 104})
+    answers(session, {"maxTokensAction": 104, "deadlineActionMs": 104})
+    session.server.configuration.above = tuple(assignments(["lsp.deadline_action_ms=105"]))
     await session.start(PULLS, {"maxTokensLine": 103, "maxTokensAction": 103})
     await session.status(kind="Normal")
     settings = session.server.settings
-    assert [getattr(settings, name) for name in names] == [2000, 101, 102, 103, 104]
+    assert [getattr(settings, name) for name in names] == [2000, 101, 102, 103, 104, 105]
 
 
 async def test_file_can_switch_off_before_a_manager_is_started(session: Session, config_file: Path):
@@ -155,3 +159,10 @@ async def test_model_that_is_not_there_is_said_and_the_next_key_is_served(sessio
     session.manager.error = None
     session.open("x = \n")
     assert len(await session.items(session.ghost(0, 4))) == 1
+
+
+def test_arguments_of_the_server_are_assignments_or_unknown():
+    assert _arguments(["--stdio", "--set", "lsp.x=1", "--set=lsp.y=2", "--port"]) == (
+        ["lsp.x=1", "lsp.y=2"],
+        ["--port"],
+    )
