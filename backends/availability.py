@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
@@ -43,6 +43,8 @@ _NEEDS: Final = {
     "mlx": ("mlx", "numpy"),
     REMOTE: ("openai", "httpx2"),
 }
+_WITH_SAFE_MODE: Final = frozenset({"llama-cpp"})
+_CRASHES: Final = "crashes"
 REMOTE_ADVICE: Final = 'pip install "midspan[remote]" to use engines elsewhere'
 
 
@@ -83,11 +85,18 @@ def check_all(
 
 
 def check(name: str, *, probe: Probe | None = None, safe: bool = False) -> Availability:
-    """Return the state of the engine `name`, or of "remote", with no model in mind."""
+    """Return the state of the engine `name`, or of "remote", with no model in mind.
+
+    One that crashes is tried again in `safe` mode, as the manager does.
+    """
     found = installed(name)
     if not found.importable:
         return found
-    return _loaded(found, (probe or run_probe)(name, safe), safe=safe)
+    result = (probe or run_probe)(name, safe)
+    if result.problem.startswith(_CRASHES) and name in _WITH_SAFE_MODE and not safe:
+        safe = True
+        result = (probe or run_probe)(name, safe)
+    return _loaded(found, result, safe=safe)
 
 
 def installed(name: str, *, own_program: bool = False) -> Availability:
@@ -205,7 +214,7 @@ def run_command(command: Sequence[str], timeout: float) -> CommandResult:
     except OSError as exc:
         return CommandResult(problem=f"cannot be started: {exc.strerror}")
     if done.returncode < 0:
-        return CommandResult(problem=f"crashes ({_signal(-done.returncode)})")
+        return CommandResult(problem=f"{_CRASHES} ({_signal(-done.returncode)})")
     if done.returncode != 0:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()
         return CommandResult(problem=f"fails: {last[-1] if last else done.returncode}")
@@ -222,13 +231,10 @@ def _signal(number: int) -> str:
 def _loaded(found: Availability, result: CommandResult, *, safe: bool) -> Availability:
     """Make of a probe's result whether the engine can be used."""
     name = found.backend
-    if result.problem.startswith("crashes"):
-        hint = (
-            "it crashes in safe mode too; reinstall it, or take another engine"
-            if safe
-            else "midspan starts it in safe mode after such a crash"
-        )
-        return replace(found, loadable=False, reason=f"{name} {result.problem} here: {hint}.")
+    if result.problem.startswith(_CRASHES):
+        also = ", in safe mode too" if safe else ""
+        reason = f"{name} {result.problem} here{also}. {_reinstall(name)}"
+        return replace(found, loadable=False, reason=reason)
     if result.problem:
         return replace(found, loadable=False, reason=f"{name} {result.problem} when it is used.")
     try:
@@ -253,8 +259,3 @@ def _reinstall(name: str) -> str:
         return 'Reinstall it: pip install --force-reinstall "midspan[remote]".'
     engine = engines.ENGINES[name]
     return f"Reinstall it: pip install --force-reinstall --no-cache-dir {engine.distribution}."
-
-
-def usable(found: Iterable[Availability]) -> list[Availability]:
-    """Return the backends that can be used."""
-    return [one for one in found if one.ok]

@@ -84,7 +84,10 @@ def test_a_module_that_python_blocks_is_missing(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (CommandResult(problem="crashes (SIGILL)"), "crashes (SIGILL) here: midspan starts it in"),
+        (
+            CommandResult(problem="crashes (SIGILL)"),
+            "crashes (SIGILL) here, in safe mode too. Reinstall it: pip",
+        ),
         (CommandResult(problem="does not answer within 1 s"), "does not answer within 1 s when"),
         (CommandResult(problem="fails: no space"), "fails: no space when it is used"),
         (CommandResult("garbage"), "says what cannot be read"),
@@ -109,10 +112,13 @@ def test_what_was_used_says_what_it_can_do(all_there: None) -> None:
     assert found.ok
 
 
-def test_a_crash_in_safe_mode_has_other_advice(all_there: None) -> None:
+def test_what_crashes_is_tried_in_safe_mode(all_there: None) -> None:
     crash = CommandResult(problem="crashes (SIGSEGV)")
-    found = availability.check("llama-cpp", probe=lambda *_: crash, safe=True)
-    assert "in safe mode too" in found.reason
+    found = availability.check("llama-cpp", probe=lambda _, safe: GOOD if safe else crash)
+    assert found.ok
+    assert found.detail == "runs, in safe mode"
+    other = availability.check("mlx", probe=lambda _, safe: GOOD if safe else crash)
+    assert (other.ok, "crashes (SIGSEGV) here. Reinstall" in other.reason) == (False, True)
 
 
 def test_all_backends_are_checked_in_the_mode_they_need(all_there: None) -> None:
