@@ -38,4 +38,5 @@ def _table(kind: type) -> dict[str, object]:
 
 def shown(value: object) -> str:
     """Return a value as TOML and JSON write it."""
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # JSON can hold half a character

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from backends import config
+from backends import config, config_legacy
 from backends.config import Settings
 
 
@@ -66,14 +69,47 @@ def test_load_lets_the_environment_win(tmp_path: Path) -> None:
 def test_load_reports_where_and_keeps_the_default(
     tmp_path: Path, text: str, line: int, said: str
 ) -> None:
-    settings, _ = load(tmp_path, text)
+    loaded, _ = load(tmp_path, text)
     ((found, message),) = lines(tmp_path, text)
     assert found == line
     assert said in message
-    assert settings == Settings()
+    assert loaded == Settings()
 
 
 def test_load_reports_a_wrong_variable(tmp_path: Path) -> None:
     settings, problems = load(tmp_path, "", MIDSPAN_MANAGER_PORT="http")
     assert problems == ["MIDSPAN_MANAGER_PORT: must be a whole number from 0 to 65535, not 'http'"]
     assert settings == Settings()
+
+
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([1, "x"])
+)
+KEYS = (
+    *("manager", "completion", "chat", "models", "lsp", "port", "model", "path", "m", "api_key"),
+    *("proxy", "endpoint", "backend_type", *config_legacy.BACKENDS, *config_legacy.FIELDS),
+)
+VARIABLES = (
+    *("MODEL_BACKEND", "OPENAI_MODEL", "DEEPSEEK_R1_MODEL_PATH", "LLAMA_CPP_N_CTX"),
+    *("LLAMA_CPP_F16_KV", "MIDSPAN_MANAGER_PORT", "MIDSPAN_MODELS_M_PATH", "MIDSPAN_MODELS__"),
+)
+NAMES = st.one_of(st.sampled_from(KEYS), st.text(max_size=3))
+DOCUMENTS = st.recursive(
+    st.dictionaries(NAMES, LEAVES, max_size=4),
+    lambda inner: st.dictionaries(NAMES, st.one_of(LEAVES, inner), max_size=4),
+    max_leaves=12,
+)
+
+
+@given(DOCUMENTS, st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=9), max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_load_never_raises_for_what_a_user_wrote(
+    tmp_path: Path, document: dict[str, object], environment: dict[str, str]
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    found, problems = config.load(file, environment)
+    assert isinstance(found, Settings)
+    for problem in problems:
+        assert problem.message
+        assert problem.source
