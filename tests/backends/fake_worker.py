@@ -2,10 +2,10 @@
 
 `warmup-crash…` dies by SIGSEGV while loading unless in safe mode, `always-crash…` in safe mode too,
 `refuse…` says that it cannot load, `exit…` ends while loading, `hang…` never loads, `slow…` takes
-half a second, `die…` dies by SIGKILL at its first request, `stuck…` never answers a request, and
-`garbage…` answers one with bytes that are no frame, and `mute…` does not chat. Any other name serves: one letter "x" per
-token, 20 ms each, and the model's name at the end. Each says that it takes LARGE bytes, and hands
-over its name, and what it was given, as snapshots.
+half a second, `die…` dies by SIGKILL at its first request, `stuck…` never answers a request,
+`garbage…` answers one with bytes that are no frame, and `mute…` does not chat. Any other name
+serves: one letter "x" per token, 20 ms each, and the model's name at the end. Each says that it
+takes LARGE bytes, and hands over its name, and what it was given, as snapshots.
 """
 
 from __future__ import annotations

@@ -259,9 +259,8 @@ async def test_what_memory_has_no_room_for_goes_to_disk(
 
 @asynccontextmanager
 async def started(folder: Path, state: Path, disk: bool = True) -> AsyncIterator[Manager]:
-    settings = Settings(
-        ManagerSettings(), CompletionSettings("m"), {"m": ModelSettings(path=str(starter.path()))}
-    )
+    models = {"m": ModelSettings(path=str(starter.path()))}
+    settings = Settings(ManagerSettings(), CompletionSettings("m"), models=models)
     files = SnapshotFiles(folder, 256 * memory.MIB) if disk else None
     manager = Manager(settings, Remembered(state), files=files)
     try:
