@@ -45,6 +45,8 @@ class Completing:
         self._connection = connection
         self._probed = probed
         self._prompter = prompter
+        options = connection.options
+        self._policy = Policy(options.retries, options.pause, waits=False)
         template, tokenizer = probed.template, probed.tokenizer
         self._end_texts = template.stop_tokens if template else ()
         control = tokenizer.control if tokenizer else {}
@@ -65,7 +67,9 @@ class Completing:
         options = self._connection.options
         try:
             async with asyncio.timeout(options.first_token) as patience:
-                outgoing = await self._prompter.prompt(request, window)
+                outgoing = await repeated(
+                    lambda: self._prompter.prompt(request, window), self._policy
+                )
                 if request.max_tokens == 0:  # nothing is read of the answer
                     outgoing = replace(outgoing, pending="", dropped=0)
                 while True:
@@ -151,12 +155,11 @@ class Completing:
         fields: Mapping[str, str],
         headers: Mapping[str, str],
     ) -> AsyncGenerator[wire.Event, None]:
-        profile, options = self._probed.profile, self._connection.options
+        profile = self._probed.profile
         body = wire.body(profile, self._probed.model, outgoing, request, stops) | dict(fields)
         data = msgspec.json.encode(body)
         response = await repeated(
-            lambda: self._connection.open(profile.path, data, headers),
-            Policy(options.retries, options.pause, waits=False),
+            lambda: self._connection.open(profile.path, data, headers), self._policy
         )
         decoder = Events(plain=profile.shape is Shape.OLLAMA)
         async with aclosing(self._connection.read(response)) as pieces:

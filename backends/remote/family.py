@@ -106,11 +106,13 @@ def spellings(text: str) -> set[str]:
     return {match[0] for match in CONTROL.finditer(text)}
 
 
-def without_control(prefix: str, suffix: str) -> tuple[str, str]:
+def without_control(prefix: str, suffix: str, reach: int) -> tuple[str, str]:
     """Return as much of the text around the cursor as can go out as text.
 
-    A spelling of a control token ends what is shown, on its side of the cursor.
+    A spelling of a control token ends what is shown, on its side of the cursor. Only the `reach`
+    characters on each side are looked at: no more of them may be shown.
     """
-    begin = max((match.end() for match in CONTROL.finditer(prefix)), default=0)
-    found = CONTROL.search(suffix)
+    start = max(0, len(prefix) - reach)
+    begin = max((match.end() for match in CONTROL.finditer(prefix, start)), default=0)
+    found = CONTROL.search(suffix, 0, reach)
     return prefix[begin:], suffix[: found.start()] if found else suffix

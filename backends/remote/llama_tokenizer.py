@@ -6,11 +6,13 @@ not know prompts.
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
 
 from backends.errors import RemoteProtocolError
 from backends.remote.transport import Connection
-from fim.catalogue import FAMILIES
+from fim.catalogue import FAMILIES, Template
+
+AT_ONCE = 16  # questions to a server that may be far away
 
 
 class LlamaTokenizer:
@@ -29,10 +31,13 @@ class LlamaTokenizer:
         begun = await self._ask("a", add_special=True)
         at = next((i for i in range(len(begun)) if begun[i:] == bare), 0)
         self.bos = [token for token, _ in begun[:at]]
-        for text in sorted({token for row in FAMILIES for token in _of(row)}):
-            tokens = await self._ask(text, parse_special=True)
-            if len(tokens) == 1:
-                self.control[text] = tokens[0][0]
+        texts = sorted({token for row in FAMILIES for token in _of(row)})
+        for begin in range(0, len(texts), AT_ONCE):
+            some = texts[begin : begin + AT_ONCE]
+            asked = [self._ask(text, parse_special=True) for text in some]
+            for text, tokens in zip(some, await asyncio.gather(*asked), strict=True):
+                if len(tokens) == 1:
+                    self.control[text] = tokens[0][0]
         return self
 
     async def pieces(self, text: str) -> list[tuple[int, bytes]]:
@@ -48,7 +53,7 @@ class LlamaTokenizer:
             raise RemoteProtocolError("llama-server's /tokenize sent no tokens.") from exc
 
 
-def _of(row: Any) -> tuple[str, ...]:
+def _of(row: Template) -> tuple[str, ...]:
     return (*row.fim_tokens, *row.stop_tokens)
 
 

@@ -17,6 +17,7 @@ from backends.remote import family
 from backends.remote.llama_tokenizer import LlamaTokenizer
 from backends.remote.profiles import PROFILES, Profile, Shape, Way, recognise
 from backends.remote.prompting import Tokenizer
+from backends.remote.retries import Policy, repeated
 from backends.remote.transport import Connection
 from fim.catalogue import Template
 from fim.templates import NoFim
@@ -50,7 +51,10 @@ class _Model:
 
 async def probe(connection: Connection, name: str, settings: ModelSettings) -> Probed:
     """Ask the endpoint for everything that is fixed while it serves. Raises MidspanError."""
-    listed, headers = await _models(connection, settings.profile)
+    options = connection.options
+    listed, headers = await repeated(
+        lambda: _models(connection, settings.profile), Policy(options.retries, options.pause)
+    )
     owners = frozenset(str(row.get("owned_by", "")) for row in listed)
     server = headers.get("Server", "")
     profile = PROFILES.get(settings.profile) or recognise(connection.endpoint.host, server, owners)

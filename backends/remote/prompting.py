@@ -29,6 +29,7 @@ SUFFIX_SHARE = 0.25
 TYPED_SHARE = 0.2
 MAX_TYPED_CHARS = 400
 DENSITY = 3.0  # characters per token, where nobody counts them
+REACH = 65536  # characters on each side of the cursor, of which windows show a part
 MAX_WORD = 24  # characters left off the end of a text for the model to write again
 
 
@@ -228,7 +229,7 @@ def _letter(code: int) -> bytes:
 
 def _presentable(request: InfillRequest) -> InfillRequest:
     """Return the request without what a tokenizer might take for control tokens."""
-    prefix, suffix = without_control(request.prefix, request.suffix)
+    prefix, suffix = without_control(request.prefix, request.suffix, REACH)
     extra = tuple(
         chunk for chunk in request.extra if not CONTROL.search(f"{chunk.filename}\n{chunk.text}")
     )
@@ -246,6 +247,7 @@ def _truncated(request: InfillRequest, placement: Placement) -> bool:
 
 
 def _budget(window: int) -> Budget:
+    window = min(window, int(REACH / DENSITY / 2))
     return Budget(
         before_chars=max(1, int(window * (1 - SUFFIX_SHARE) * DENSITY)),
         suffix_chars=max(1, int(window * SUFFIX_SHARE * DENSITY)),

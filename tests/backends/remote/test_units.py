@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.backend import Chunk, FinishReason, Usage
+from backends.backend import Chunk, ContextChunk, FinishReason, InfillRequest, Usage
 from backends.errors import (
     BadRequest,
     RemoteError,
@@ -27,7 +27,8 @@ from backends.remote.answer import AnswerText, Disagreement
 from backends.remote.endpoint import parse
 from backends.remote.flights import Flight, Flights
 from backends.remote.lines import Events
-from backends.remote.profiles import Shape, recognise
+from backends.remote.profiles import Healing, Shape, recognise
+from backends.remote.prompting import Prompter
 from backends.remote.retries import Policy, pause, repeated
 from backends.remote.retry_after import seconds
 from fim.catalogue import FAMILIES
@@ -240,12 +241,12 @@ def test_family_by_name(name: str, expected: str | None) -> None:
 def test_every_control_token_of_a_family_is_kept_out_of_text(row: family.Template) -> None:
     for token in (*row.fim_tokens, *row.stop_tokens):
         assert family.CONTROL.fullmatch(token), token
-        assert family.without_control(f"a{token}b", f"c{token}d") == ("b", "c")
+        assert family.without_control(f"a{token}b", f"c{token}d", 100) == ("b", "c")
 
 
 def test_ordinary_code_is_kept() -> None:
     code = "a < b | c > d\nx = <T>(y[0]);\n<div class='s'></div>\nif a <|> b: [INSTALL]\n"
-    assert family.without_control(code, code) == (code, code)
+    assert family.without_control(code, code, 1000) == (code, code)
 
 
 def test_codellamas_tokens_are_spaced_as_text() -> None:
@@ -287,3 +288,48 @@ async def test_deadline_ends_a_request_that_says_nothing() -> None:
     flights = Flights()
     chunks = [chunk async for chunk in flights.run("d", 50.0, silent)]
     assert [chunk.finish_reason for chunk in chunks] == [FinishReason.DEADLINE]
+
+
+def test_only_what_can_be_shown_is_searched() -> None:
+    token = "<|fim_middle|>"
+    far = token + "x" * 50
+    assert family.without_control(far, "x" * 50 + token, 40) == (far, "x" * 50 + token)
+    assert family.without_control(far, "", 64) == ("x" * 50, "")
+
+
+BITS = st.sampled_from(
+    ["<|", "|>", "<|fim_", "fim_middle", "<|fim_middle|>", "<|im_start|>", "<", "｜", "<｜end｜>",
+     "[INST]", "</s>", " ", "\n", "x = 1\n", "def f():\n", "<fim_prefix>", "<PRE>", " <SUF>"]
+)  # fmt: skip
+TEXTS = st.lists(BITS, max_size=12).map("".join)
+
+
+@given(st.sampled_from([row.family for row in FAMILIES]), TEXTS, TEXTS, TEXTS, TEXTS)
+def test_no_text_becomes_a_control_token_in_a_prompt_that_is_text(
+    name: str, prefix: str, suffix: str, other: str, path: str
+) -> None:
+    template = family.chosen(name)
+    prompter = Prompter(template, 0, Healing.AGREE, None)
+    extra = (ContextChunk(path or "other.py", other),)
+    request = InfillRequest(prefix, suffix, path=path or None, extra=extra)
+    outgoing = asyncio.run(prompter.prompt(request, 512))
+    own = {*template.fim_tokens}
+    if template.context:
+        own |= {template.context.file, template.context.repository}
+    found = family.CONTROL.findall(outgoing.whole)
+    # Each of the template's own is there as often as it put it there itself.
+    clean = asyncio.run(
+        prompter.prompt(InfillRequest("a", "b", path="c.py", extra=(ContextChunk("d", "e"),)), 512)
+    )
+    assert set(found) <= own
+    assert len(found) <= len(family.CONTROL.findall(clean.whole))
+    assert outgoing.whole.count(template.suffix) == 1
+
+
+def test_presented_text_is_what_stands_around_the_cursor() -> None:
+    prompter = Prompter(family.chosen("qwen2.5-coder"), 0, Healing.AGREE, None)
+    request = InfillRequest("a = 1\nreturn fo", "\nb\n", document="d")
+    outgoing = asyncio.run(prompter.prompt(request, 512))
+    assert outgoing.prompt == "<|fim_prefix|>a = 1\n<|fim_suffix|>\nb\n<|fim_middle|>return"
+    assert outgoing.pending == " fo"
+    assert outgoing.whole == f"{outgoing.prompt} fo"
