@@ -115,9 +115,9 @@ def installed(name: str, *, own_program: bool = False) -> Availability:
         return Availability(name, importable=False, reason=f"{engines.missing(engine)}.")
     else:
         advice = f"{_install(engine)} brings it"
-    return Availability(
-        name, importable=False, reason=f"{' and '.join(lacking)} is not installed: {advice}."
-    )
+    verb = "is" if len(lacking) == 1 else "are"
+    reason = f"{' and '.join(lacking)} {verb} not installed: {advice}."
+    return Availability(name, importable=False, reason=reason)
 
 
 def check_model(model: Model, environment: Mapping[str, str] = os.environ) -> Availability:

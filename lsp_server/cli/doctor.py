@@ -78,8 +78,8 @@ def lines(installation: Installation, results: list[Check]) -> Iterator[str]:
         yield _styled(MARKS[check.status], COLOURS[check.status], f"{check.name:14} {check.detail}")
         if check.name == "Engines":
             yield from _engine_lines(installation)
-        elif check.advice:
-            yield f"{'':17}{check.advice}"
+        if check.advice and not (check.name == "Engines" and check.status is Status.WARN):
+            yield f"{'':17}{check.advice}"  # of broken engines their own lines have it
 
 
 def _engine_lines(installation: Installation) -> Iterator[str]:

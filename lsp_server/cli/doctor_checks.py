@@ -27,6 +27,10 @@ from backends.remembered import Remembered
 
 MIN_PYTHON = (3, 11)
 LOW_MEMORY_GIB = 1.0
+INSTALL_ONE = (
+    'Install one that runs models here: pip install "midspan[llama-cpp]", or, where there is no '
+    'compiler, pip install "midspan[llama-server]".'
+)
 
 
 class Status(StrEnum):
@@ -162,12 +166,7 @@ def usable_engines(installation: Installation) -> Check:
     detail = ", ".join(one.backend for one in usable) or "none can be used"
     advice = " ".join(one.reason for one in broken)
     if all(one.backend == REMOTE for one in usable):
-        return Check(
-            "Engines",
-            Status.FAIL,
-            detail,
-            " ".join(one.reason for one in installation.backends if one.backend != REMOTE),
-        )
+        return Check("Engines", Status.FAIL, detail, advice or INSTALL_ONE)
     return Check("Engines", Status.WARN if broken else Status.OK, detail, advice)
 
 

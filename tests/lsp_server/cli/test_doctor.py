@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backends import catalogue, engines, hardware, memory
+from backends import catalogue, engines, hardware, launcher, memory
 from backends.availability import Availability
 from backends.availability_probe import REMOTE
 from backends.errors import ManagerUnavailable
@@ -161,7 +161,7 @@ ENDPOINTS = Availability(REMOTE, True, loadable=True)
     [
         ((LLAMA, MISSING), Status.OK, ""),
         ((LLAMA, BROKEN), Status.WARN, "mlx is broken."),
-        ((MISSING, ENDPOINTS), Status.FAIL, 'pip install "midspan[transformers]".'),
+        ((MISSING, ENDPOINTS), Status.FAIL, doctor_checks.INSTALL_ONE),
         ((replace(LLAMA, loadable=None),), Status.OK, ""),
         ((BROKEN,), Status.FAIL, "mlx is broken."),
     ],
@@ -217,7 +217,7 @@ def test_report_has_null_for_what_could_not_be_found_out(monkeypatch: pytest.Mon
     def gone() -> None:
         raise ManagerUnavailable("It is gone.")
 
-    monkeypatch.setattr(doctor_checks.launcher, "find", gone)
+    monkeypatch.setattr(launcher, "find", gone)
     assert doctor.report(with_backends(LLAMA), [])["manager"] is None
 
 
