@@ -55,6 +55,7 @@ class HfVocabulary:
             end_tokens=_end_tokens(header),
             bos=_bos(header, description),
             chat_template=header.chat_template,
+            template_tokens=_template_tokens(header),
         )
         if any(b"".join(map(self.token_bytes, self.tokenize(t))) != t.encode() for t in _PROBES):
             raise ModelFileError(
@@ -182,6 +183,13 @@ def _bos(header: FolderHeader, description: Mapping[str, Any]) -> int | None:
     steps = _template(description.get("post_processor"))
     first = steps[0].get("SpecialToken", {}).get("id", "") if steps else ""
     return header.control_tokens.get(first)
+
+
+def _template_tokens(header: FolderHeader) -> dict[str, str]:
+    """Return the tokens that chat templates name ("bos_token", …), as far as there are such."""
+    settings = read_json(header.path, "tokenizer_config.json", dict[str, Any]) or {}
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    return {name: text for name in names if (text := _content(settings.get(name)))}
 
 
 def _template(step: Any) -> list[dict[str, Any]]:
