@@ -6,13 +6,15 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import psutil
 import pytest
 import pytest_asyncio
 
-from backends import frames
-from backends.backend import FinishReason, InfillRequest
+from backends import frames, starter
+from backends.backend import ChatRequest, FinishReason, InfillRequest, Message, Role
+from backends.config import ModelSettings
 from backends.errors import LoadFailed, WorkerDied, WorkerTimeout
 from backends.local import LocalBackend, WorkerCrashed
 from tests.backends.conftest import FAKE_WORKER, FAST_LIVENESS
@@ -177,3 +179,37 @@ async def test_close_ends_the_worker_quietly(backends: Backends) -> None:
     await backend.close()
     assert backends.deaths == []
     assert not psutil.pid_exists(backend.pid)
+
+
+@pytest.mark.engine
+async def test_chat_streams_and_is_superseded_by_a_newer_one_of_its_session(tmp_path: Path) -> None:
+    """With a real worker: the starter, and a template for it."""
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
+    settings = ModelSettings(chat_template=str(template))
+    message = frames.Load(
+        engine="llama-cpp", path=str(starter.path()), name="starter", settings=settings
+    )
+    backend = await LocalBackend.start(message, lambda death: None)
+
+    async def talk(tokens: int) -> FinishReason | None:
+        question = Message(Role.USER, "def add(a, b):\n    return")
+        request = ChatRequest((question,), session="s", max_tokens=tokens)
+        reason = None
+        async with asyncio.timeout(60), aclosing(backend.chat(request)) as chunks:
+            async for chunk in chunks:
+                reason = chunk.finish_reason
+                talking.set()
+        return reason
+
+    try:
+        assert backend.capabilities.chat
+        talking = asyncio.Event()
+        older = asyncio.create_task(talk(900))
+        await talking.wait()
+        newer = await talk(4)
+        assert newer in (FinishReason.LENGTH, FinishReason.STOP)
+        assert await older is not None
+        assert backend.in_flight == 0
+    finally:
+        await backend.kill()
