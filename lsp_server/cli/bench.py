@@ -228,6 +228,37 @@ def typing(as_json: bool, **options: Any) -> int:
     return _print(benchmark.run(progress=progress, **options), as_json)
 
 
+@bench.command()
+@click.option(
+    "--engine",
+    "names",
+    multiple=True,
+    type=click.Choice(["llama-cpp", "transformers", "mlx"]),
+    help="Only these; default: all that are installed.",
+)
+@click.option(
+    "--model",
+    default="starter",
+    show_default=True,
+    help="starter, tiny or 0.5b (random weights), or a Qwen2 GGUF; in float32, four times as large "
+    "as in 8 bits, and three times on disk.",
+)
+@click.option(
+    "--documents", "places", type=click.IntRange(1), default=12, show_default=True, help="Typed in."
+)
+@click.option("--keys", type=click.IntRange(1), default=8, show_default=True, help="In each.")
+@click.option(
+    "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Of a suggestion."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
+@json_option
+def engines(as_json: bool, **options: Any) -> int:
+    """Every installed engine on the same weights: load, first token, tokens per second, memory."""
+    from benchmarks import engines as benchmark
+
+    return _print(benchmark.run(progress=progress, **options), as_json)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(result)
