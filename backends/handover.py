@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.config import ModelSettings
 from backends.frames import Snapshot
+
+COMPUTED = ("kv_type", "device", "device_map", "dtype", "attention", "compile", "quantize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,13 @@ class Fingerprint:
     engine: str  # its build, and the processor
     safe_mode: bool  # the weights are laid out, and so summed up, differently
     gpu_layers: int
+    computed: tuple[str, ...] = ()  # the settings that say where, how and how exactly
     sample: str = ""  # digest of blocks of the file: a copy may keep size and time
+
+
+def computed(settings: ModelSettings) -> tuple[str, ...]:
+    """Return what of a model's settings the numbers in its cells depend on."""
+    return tuple(f"{name}={getattr(settings, name)}" for name in COMPUTED)
 
 
 Kept = dict[Fingerprint, list[Snapshot]]

@@ -33,7 +33,7 @@ from backends.errors import (
 )
 from backends.factory import Wishes, Workers
 from backends.frames import Snapshot
-from backends.handover import Fingerprint, Handovers, Kept
+from backends.handover import Fingerprint, Handovers, Kept, computed
 from backends.lifecycle import Models, ModelState, Purpose, Slot
 from backends.local import WorkerCrashed
 from backends.remembered import Remembered, Selection
@@ -411,6 +411,7 @@ class Manager:
             engine=catalogue.build_and_processor(engine.name),
             safe_mode=safe_mode,
             gpu_layers=model.settings.gpu_layers,
+            computed=computed(model.settings),
         )
 
     def _outdated(self, name: str) -> bool:

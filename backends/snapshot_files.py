@@ -148,7 +148,7 @@ class SnapshotFiles:
 def model_key(model: Fingerprint) -> bytes:
     """Return 32 bytes that two models share only if the one's cells are as good as the other's.
 
-    KV type and rope scaling follow from the weights' file, the engine's build and our version.
+    Rope scaling follows from the weights' file, the engine's build and our version.
     """
     facts = (
         __version__,
@@ -158,6 +158,7 @@ def model_key(model: Fingerprint) -> bytes:
         model.engine,
         model.safe_mode,
         model.gpu_layers,
+        model.computed,
     )
     return hashlib.blake2b(repr(facts).encode(errors="surrogateescape"), digest_size=32).digest()
 

@@ -12,15 +12,18 @@ import pytest
 
 from backends import frames
 from backends.backend import InfillRequest, Usage
+from backends.config import ModelSettings
 from backends.frames import Snapshot
-from backends.handover import Fingerprint, Handovers
+from backends.handover import Fingerprint, Handovers, computed
 from backends.lifecycle import ModelState
 from backends.local import LocalBackend
 from backends.manager import Manager
 from tests.backends import gguf_files
 from tests.backends.conftest import MakeManager
 
-MADE = Fingerprint(Path("/m.gguf"), (1, 2), "engine 1 on a processor", False, 0)
+MADE = Fingerprint(
+    Path("/m.gguf"), (1, 2), "engine 1 on a processor", False, 0, computed(ModelSettings())
+)
 LIMIT = 64 * 1024 * 1024
 
 
@@ -36,6 +39,7 @@ def cells(size: int) -> Snapshot:
         {"engine": "engine 2 on a processor"},
         {"safe_mode": True},
         {"gpu_layers": -1},
+        {"computed": computed(ModelSettings(kv_type="q8_0"))},
     ],
 )
 def test_handovers_go_to_the_very_same_model(other: dict[str, object]) -> None:

@@ -28,7 +28,7 @@ from backends.remembered import Remembered
 from backends.snapshot_files import SnapshotFiles, UnusableError
 from tests.backends.conftest import MakeManager
 
-MADE = Fingerprint(Path("/m.gguf"), (1, 2), "engine 1 on a processor", False, 0, "00")
+MADE = Fingerprint(Path("/m.gguf"), (1, 2), "engine 1 on a processor", False, 0, (), "00")
 CELLS = Snapshot([5, 70000, 2**31], b"cells of three tokens")
 OVERHEAD = snapshot_files.HEADER.size + snapshot_files.CHECKSUM
 SIZE = OVERHEAD + 12 + len(CELLS.data)
@@ -123,6 +123,7 @@ OTHERS: list[dict[str, object]] = [
     {"engine": "engine 2 on a processor"},
     {"safe_mode": True},
     {"gpu_layers": -1},
+    {"computed": ("kv_type=q8_0",)},
     {"sample": "01"},
 ]
 
