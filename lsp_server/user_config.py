@@ -56,6 +56,12 @@ def files() -> tuple[Path, ...]:
     return (path, path.with_name("config.json")) if path.name == "config.toml" else (path,)
 
 
+def used() -> Path:
+    """Return the file that is read: config.json only where there is no config.toml."""
+    candidates = files()
+    return next((file for file in candidates if file.is_file()), candidates[0])
+
+
 def _window(
     document: config_files.Document, environment: Mapping[str, str]
 ) -> tuple[list[Given], list[Problem]]:

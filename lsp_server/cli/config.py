@@ -7,7 +7,6 @@ nothing. Keys of endpoints are never read, and what may hold one is masked.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -69,7 +68,7 @@ def check(as_json: bool) -> int:
     else:
         _print_problems(found.problems)
         if not found.problems:
-            click.echo(f"{_file()}: nothing is wrong.")
+            click.echo(f"{user_config.used()}: nothing is wrong.")
     return Exit.FAILURE if found.problems else Exit.OK
 
 
@@ -77,9 +76,9 @@ def check(as_json: bool) -> int:
 @json_option
 def path(as_json: bool) -> int:
     """Print where the configuration file is, or would be."""
-    file = _file()
+    file = user_config.used()
     if as_json:
-        print_json({"path": str(file), "exists": file.is_file()})
+        print_json({"path": str(file), "exists": file.isuser_config.used()})
     else:
         click.echo(str(file))
     return Exit.OK
@@ -97,12 +96,6 @@ def schema(editor: bool) -> int:
     else:
         print_json(config_export.json_schema({settings.TABLE: settings.Settings}))
     return Exit.OK
-
-
-def _file() -> Path:
-    """Return the file that is read: config.json only where there is no config.toml."""
-    candidates = user_config.files()
-    return next((file for file in candidates if file.is_file()), candidates[0])
 
 
 def _as_json(row: Explained) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from backends.catalogue import Catalogue, Source
 from backends.errors import MidspanError
 from backends.hardware import Hardware
 from backends.remembered import Remembered
+from lsp_server import user_config
 
 MIN_PYTHON = (3, 11)
 LOW_MEMORY_GIB = 1.0
@@ -196,8 +197,8 @@ def cache_bytes() -> int:
 
 def configuration(installation: Installation) -> Check:
     """Whether the configuration is understood."""
-    file = paths.config_file()
-    problems = installation.configuration[1]
+    file = user_config.used()
+    problems = user_config.read().problems  # the language server's table included
     if problems:
         detail = "; ".join(map(str, problems))
         return Check("Configuration", Status.WARN, detail, "Correct it; the defaults stay.")

@@ -55,6 +55,7 @@ async def show_status(ls: MidspanServer, params: types.ExecuteCommandParams) -> 
         "enabled": ls.settings.enabled and ls.toggles.all_on,
         "positionEncoding": ls.documents.encoding,
         "stats": ls.stats.as_json(),
+        "settings": ls.configuration.explain(),
     }
     try:
         answer["models"] = await ls.manager.get("/api/models/status")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 
-from backends.config_schema import Given, Problem
-from lsp_server.settings import SECTION, resolve, section
+from backends.config_schema import Given, Layer, Problem
+from lsp_server.settings import SECTION, explained, resolve, section
 
 if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
@@ -46,6 +46,15 @@ class Configuration:
             self.ls.forget_manager()
         for problem in problems if tell else ():
             self._log(problem)
+
+    def explain(self) -> dict[str, object]:
+        """Say of each setting that is not at its default what it is and where that comes from."""
+        found = explained(self.initial, self.workspace, below=self.below, above=self.above)
+        return {
+            row.key: {"value": row.value, "from": str(row.origin)}
+            for row in found.explain()
+            if row.origin.layer is not Layer.DEFAULT
+        }
 
     async def read_user(self, *, show: bool = False) -> None:
         """Read the user's file; with `show`, pop up one message if something in it is wrong."""

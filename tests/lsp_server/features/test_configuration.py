@@ -101,6 +101,14 @@ async def test_layers_of_a_window_win_in_order(
     await session.status(kind="Normal")
     settings = session.server.settings
     assert [getattr(settings, name) for name in names] == [2000, 101, 102, 103, 104, 105]
+    explained = (await session.command("midspan.status"))["result"]["settings"]
+    assert explained == {
+        "lsp.debounce_ms": {"value": 101, "from": f"{config_file}:2"},
+        "lsp.max_tokens": {"value": 102, "from": "MIDSPAN_LSP_MAX_TOKENS"},
+        "lsp.max_tokens_line": {"value": 103, "from": "editor settings"},
+        "lsp.max_tokens_action": {"value": 104, "from": "editor settings"},
+        "lsp.deadline_action_ms": {"value": 105, "from": "--set lsp.deadline_action_ms"},
+    }
 
 
 async def test_file_can_switch_off_before_a_manager_is_started(session: Session, config_file: Path):
