@@ -412,6 +412,7 @@ class Manager:
             safe_mode=safe_mode,
             gpu_layers=model.settings.gpu_layers,
             computed=computed(model.settings),
+            sample=catalogue.sample(model.path),
         )
 
     def _outdated(self, name: str) -> bool:

@@ -94,6 +94,19 @@ async def test_model_whose_file_has_changed_gets_none(
     assert await swap_out_and_back(manager) == [Snapshot([0], b"a")]
 
 
+async def test_other_weights_of_the_same_size_and_time_get_none(
+    make_manager: MakeManager, private_dirs: Path
+) -> None:
+    manager = await make_manager("a", "b", memory_mb=1000)
+    await manager.select("a")
+    file = private_dirs / "a.gguf"
+    info = file.stat()
+    file.write_bytes(gguf_files.good()[:-1] + b"x")
+    os.utime(file, ns=(info.st_mtime_ns, info.st_mtime_ns))
+    assert file.stat().st_size == info.st_size
+    assert await swap_out_and_back(manager) == [Snapshot([0], b"a")]
+
+
 async def usage_of(backend: LocalBackend, text: str, document: str) -> Usage:
     request = InfillRequest(text, "\n", document, max_tokens=4)
     async with aclosing(backend.infill(request)) as chunks:
