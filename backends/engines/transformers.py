@@ -30,7 +30,8 @@ import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from backends import memory, model_folder
+from backends import cache_spec, memory, model_folder
+from backends.cache_spec import ModelCacheSpec
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
 from backends.engines import hf_attention, hf_options
 from backends.engines.hf_attention import Attention, Packed, Segment
@@ -133,6 +134,10 @@ def _as_load_failed(header: FolderHeader) -> Iterator[None]:
     """Turn what the runtime raises while it loads a model into our own errors."""
     try:
         yield
+    except LoadFailed:
+        raise
+    except BackendError as exc:
+        raise LoadFailed(f"{header.name} can't be run: {exc}") from exc
     except MidspanError:
         raise
     except ImportError as exc:
@@ -187,6 +192,11 @@ class TransformersModel:
         self._vocabulary = HfVocabulary(header, expected.shape[-1])
         self.vocab = self._vocabulary.info
         self.description = _describe(header, options, module)
+
+    @property
+    def cache_spec(self) -> ModelCacheSpec:
+        """What it caches of each token, by the configuration it was built with."""
+        return cache_spec.from_config(self._module.config.to_dict())
 
     # -- at load ------------------------------------------------------------------------------
 
