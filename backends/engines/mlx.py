@@ -26,7 +26,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm import utils as mlx_lm
 
-from backends import engine_settings, hardware, memory, model_folder
+from backends import cache_spec, engine_settings, hardware, memory, model_folder
+from backends.cache_spec import ModelCacheSpec
 from backends.config import ModelSettings
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
 from backends.engines.hf_vocabulary import HfVocabulary
@@ -192,6 +193,11 @@ class MlxModel:
         version, where = metadata.version("mlx-lm"), str(device.type).rpartition(".")[2]
         size = self.model_bytes >> 20
         self.description = f"{header.architecture} {size} MB, mlx-lm {version} on {where}"
+
+    @property
+    def cache_spec(self) -> ModelCacheSpec:
+        """What it caches of each token, by the arguments it was built with."""
+        return cache_spec.from_config(vars(self._model.args))
 
     def _tested(self, header: FolderHeader) -> tuple[Cells, int]:
         """Return a sequence of the test's tokens, and the width of their logits.
