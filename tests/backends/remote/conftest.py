@@ -14,8 +14,6 @@ from backends.config import ModelSettings
 from backends.remote.backend import RemoteBackend
 from tests.backends.remote.upstream import Upstream, as_json, serving
 
-pytest.importorskip("httpx2", reason="the extra 'remote' is not installed")
-
 # A name of a family that is told by it, so that prompts as text can be made.
 MODEL = "Qwen2.5-Coder-1.5B"
 

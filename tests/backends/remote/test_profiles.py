@@ -98,7 +98,7 @@ async def test_typing_only_appends_to_the_prompt(connect: Connect, upstream: Ups
     upstream.answers("/v1/completions", ENDED)
     backend = await connect()
     prefix, sent = REQUEST.prefix, []
-    for letter in "x * ":
+    for letter in ("x", " ", "+", "\n", "    ", "y"):  # the next line too
         prefix += letter
         request = InfillRequest(prefix, REQUEST.suffix, document="d", max_tokens=4)
         await collected(backend.infill(request))

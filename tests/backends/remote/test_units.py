@@ -333,3 +333,27 @@ def test_presented_text_is_what_stands_around_the_cursor() -> None:
     assert outgoing.prompt == "<|fim_prefix|>a = 1\n<|fim_suffix|>\nb\n<|fim_middle|>return"
     assert outgoing.pending == " fo"
     assert outgoing.whole == f"{outgoing.prompt} fo"
+
+
+class Letters:
+    """A tokenizer of letters that takes a spelling for the token, as llama.cpp does with some."""
+
+    def __init__(self) -> None:
+        self.bos = [1]
+        self.control = {token: 1000 + n for n, token in enumerate(FAMILIES[0].stop_tokens)}
+
+    async def pieces(self, text: str) -> list[tuple[int, bytes]]:
+        if text in self.control:
+            return [(self.control[text], b"")]
+        return [(ord(letter), letter.encode()) for letter in text]
+
+
+async def test_spellings_reach_a_tokenizer_in_parts() -> None:
+    tokenizer = Letters()
+    prompter = Prompter(FAMILIES[0], 4096, Healing.GRAMMAR, tokenizer)
+    (prefix, suffix, middle) = FAMILIES[0].fim_tokens
+    outgoing = await prompter.prompt(InfillRequest(middle, prefix, document="d"), 512)
+    assert [token for token in outgoing.prompt if token >= 1000] == [
+        tokenizer.control[token] for token in (prefix, suffix, middle)
+    ]
+    assert outgoing.prompt[0] == 1
