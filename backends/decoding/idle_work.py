@@ -98,11 +98,12 @@ class IdleWork:
 
     def _prepared(self) -> Generation | None:
         document, (request, current) = next(iter(self._next.items()))
-        del self._next[document]
         try:
             prompt = self._prompter.prepared(request, current)
         except MidspanError:
             return None  # it was for later only; a key will be told
+        finally:
+            del self._next[document]  # only now: until then there is work to do
         if prompt is None:
             return None
         entry = self._cache.acquire(prompt.key, prompt.tokens, document, request.steering)
