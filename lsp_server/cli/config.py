@@ -78,7 +78,7 @@ def path(as_json: bool) -> int:
     """Print where the configuration file is, or would be."""
     file = user_config.used()
     if as_json:
-        print_json({"path": str(file), "exists": file.isuser_config.used()})
+        print_json({"path": str(file), "exists": file.is_file()})
     else:
         click.echo(str(file))
     return Exit.OK
