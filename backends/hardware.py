@@ -362,6 +362,11 @@ def _quota(folder: Path) -> float | None:
     return None
 
 
+def has_bfloat16() -> bool:
+    """Return whether the processor has instructions for 16-bit weights of bfloat16."""
+    return bool(_cpuinfo()[0] & {"avx512_bf16", "amx_bf16", "amx_tile", "bf16"})
+
+
 def _cpuinfo() -> tuple[frozenset[str], str]:
     """Return the processor's flags and name, as Linux tells them."""
     try:

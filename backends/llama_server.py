@@ -92,7 +92,7 @@ class LlamaServer:
         key = secrets.token_urlsafe(32)
         header = await asyncio.to_thread(catalogue.read_header, Path(load.path))
         options = _options(load, header, key)
-        size = memory.expected(header, load.settings.context_length, load.settings.kv_type)
+        size = memory.expected(header, load.settings, engine.name)
         can_chat = catalogue.has_chat_template(header, load.settings)
         no_chat_reason = "" if can_chat else catalogue.NO_CHAT_TEMPLATE
         process = await asyncio.create_subprocess_exec(

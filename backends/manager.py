@@ -399,9 +399,7 @@ class Manager:
             header = catalogue.read_header(model.path)
         except ModelFileError:
             return safe_mode, 0
-        return safe_mode, memory.expected(
-            header, model.settings.context_length, model.settings.kv_type
-        )
+        return safe_mode, memory.expected(header, model.settings, engine.name)
 
     def _fingerprint(self, model: Model, *, safe_mode: bool) -> Fingerprint:
         engine = catalogue.engine_for(model)

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backends import cache_spec
+from backends import cache_spec, hardware
 from backends.cache_spec import ModelCacheSpec
+from backends.config import ModelSettings
 from backends.errors import MidspanError
 from backends.gguf_header import GGUFHeader
 from backends.lifecycle import Room
 from backends.model_folder import FolderHeader
 
+Header = GGUFHeader | FolderHeader
+
 MIB = 1024 * 1024
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+QUANTIZED_BITS = {"8bit": 8, "4bit": 4}
 KEPT_SHARE = 0.6  # of what is available at the start, for all models that stay loaded
 MOST_SHARE = 0.9  # of it, for as long as a swap takes
 
@@ -91,29 +96,47 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
     return max(0, int(most) - max(0, used - inactive))
 
 
-def expected(header: GGUFHeader | FolderHeader, context_length: int, kv_type: str = "") -> int:
-    """Return the bytes that a model will take: weights, KV cells and their snapshots.
+def expected(header: Header, settings: ModelSettings, engine: str = "") -> int:
+    """Return the bytes that a model will take: weights, KV cells and their snapshots."""
+    _, size = cache(header, settings.context_length, settings.kv_type)
+    bfloat16 = hardware.has_bfloat16()
+    return weight_bytes(header, settings, engine, bfloat16=bfloat16) + size + snapshot_bytes(size)
 
-    `context_length` and `kv_type` are the user's wishes, 0 and "" for none.
+
+def weight_bytes(header: Header, settings: ModelSettings, engine: str, *, bfloat16: bool) -> int:
+    """Return the bytes that the weights will take in memory.
+
+    A GGUF's are used as they are, and so are MLX's. transformers takes those of a folder into the
+    type it computes in, which on a CPU without `bfloat16` is twice as large as what is stored; or
+    quantises them, all but the embeddings.
     """
-    _, size = cache(header, context_length, kv_type)
-    return header.file_bytes + size + snapshot_bytes(size)
+    stored = ELEMENT_BYTES.get(header.dtype, 0) if isinstance(header, FolderHeader) else 0
+    if isinstance(header, GGUFHeader) or not stored or header.quantization or engine == "mlx":
+        return header.file_bytes
+    elements = header.file_bytes // stored
+    computed = ELEMENT_BYTES.get(settings.dtype, 0) or _computed_bytes(header, settings, bfloat16)
+    if settings.quantize not in QUANTIZED_BITS:
+        return elements * computed
+    plain = min(header.vocabulary_size * header.embedding_length, elements)
+    return plain * computed + (elements - plain) * QUANTIZED_BITS[settings.quantize] // 8
 
 
-def cache(
-    header: GGUFHeader | FolderHeader, context_length: int, kv_type: str = ""
-) -> tuple[int, int]:
+def _computed_bytes(header: FolderHeader, settings: ModelSettings, bfloat16: bool) -> int:
+    """Return the bytes of an element in the type that transformers chooses by itself."""
+    on_cpu = settings.device in ("", "cpu")
+    wide = header.dtype == "float32" or (on_cpu and (header.dtype == "float16" or not bfloat16))
+    return 4 if wide else 2
+
+
+def cache(header: Header, context_length: int, kv_type: str = "") -> tuple[int, int]:
     """Return the KV cells that a model will have, and the bytes of them all.
 
-    A file that does not say what it caches, or a type that it cannot have, is the load's to
-    refuse: its cells take nothing.
+    `context_length` and `kv_type` are the user's wishes, 0 and "" for none. A file that does not
+    say what it caches, or a type that it cannot have, is the load's to refuse: its cells take
+    nothing.
     """
     try:
-        if isinstance(header, FolderHeader):
-            spec = cache_spec.from_config(header.config)
-        else:
-            spec = cache_spec.from_gguf(header)
-        per_cell = cell_bytes(spec, kv_type)
+        per_cell = cell_bytes(cache_spec.from_header(header), kv_type)
     except MidspanError:
         per_cell = 0
     count = cells(max(per_cell, 1), context(context_length, header.context_length))

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 
+from backends import hardware
 from backends.config import ModelSettings
 from backends.engines.hf_cells import Codec, Plain, Quantised
 from backends.errors import BadRequest, EngineMissing, Unsupported
@@ -99,7 +100,7 @@ def choose(settings: ModelSettings, stored: str, machine: Machine) -> Options:
     _known("kv_type", settings.kv_type, (*KV_DTYPES, *KV_BITS))
     if settings.device and settings.device_map:
         raise BadRequest("device and device_map contradict each other: set one of them.")
-    device = _device(settings.device, machine)
+    device = _device(hardware.wished_device(settings.device), machine)
     kind = device.partition(":")[0]
     if settings.device_map or kind != "cpu":
         _need("accelerate", f"device {settings.device_map or device}", machine)

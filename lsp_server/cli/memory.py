@@ -6,7 +6,7 @@ know how the numbers are made.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def memory_command(
         "total_bytes": weights + cells,
         "free_bytes": free,
         "fits": weights + cells <= free,
-        "served_bytes": memory.expected(found.header, found.model.settings.context_length, kind),
+        "served_bytes": memory.expected(found.header, replace(found.model.settings, kv_type=kind)),
         "budget": {"bytes": budget, **asdict(blocks)},
     }
     if as_json:

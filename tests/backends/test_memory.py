@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backends import gguf_header, memory
 from backends.cache_spec import CachedLayer, ModelCacheSpec
+from backends.config import ModelSettings
 from backends.lifecycle import Room
+from backends.model_folder import FolderHeader
 from tests.backends import gguf_files
 
 MIB = memory.MIB
@@ -87,22 +91,57 @@ def test_cells_fill_the_cache_but_hold_one_context_at_least() -> None:
 def test_expected_of_a_header_that_says_nothing_is_its_file(tmp_path: Path) -> None:
     path = gguf_files.write(tmp_path / "m.gguf")
     header = gguf_header.read(path)
-    assert memory.expected(header, 0) >= path.stat().st_size
+    assert memory.expected(header, ModelSettings()) >= path.stat().st_size
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("kv_type", ["", "q8_0", "q4_0"])
 def test_expected_is_what_the_engine_takes(tiny_model: Path, kv_type: str) -> None:
     from backends import engines
-    from backends.config import ModelSettings
     from backends.frames import Load
 
     settings = ModelSettings(kv_type=kv_type)
     model = engines.load(Load("llama-cpp", str(tiny_model), "tiny", settings))
     try:
         header = gguf_header.read(tiny_model)
-        cells = memory.expected(header, 0, kv_type) - header.file_bytes
+        cells = memory.expected(header, settings) - header.file_bytes
         assert cells == model.cache_bytes + memory.snapshot_bytes(model.cache_bytes)
         assert 0.5 * header.file_bytes < model.model_bytes <= header.file_bytes
     finally:
         model.close()
+
+
+def folder(dtype: str, **changes: Any) -> FolderHeader:
+    """A folder of 1,000 elements, 200 of them embeddings."""
+    facts: dict[str, Any] = {field.name: None for field in fields(FolderHeader)}
+    size = {"float32": 4000, "bfloat16": 2000, "float16": 2000}.get(dtype, 600)
+    facts |= {"dtype": dtype, "file_bytes": size, "vocabulary_size": 20, "embedding_length": 10}
+    return FolderHeader(**facts | {"quantization": {}} | changes)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "engine", "bfloat16", "taken"),
+    [
+        ("float32", {}, "transformers", True, 4000),
+        ("bfloat16", {}, "transformers", True, 2000),
+        ("bfloat16", {}, "transformers", False, 4000),  # taken into float32
+        ("float16", {}, "transformers", True, 4000),
+        ("float16", {"device": "cuda"}, "transformers", False, 2000),
+        ("float32", {"dtype": "bfloat16"}, "transformers", False, 2000),
+        ("float32", {"quantize": "8bit"}, "transformers", True, 200 * 4 + 800),
+        ("bfloat16", {"quantize": "4bit"}, "transformers", True, 200 * 2 + 400),
+        ("bfloat16", {}, "mlx", False, 2000),
+        ("U32", {}, "transformers", True, 600),
+    ],
+)
+def test_weights_take_what_their_type_in_memory_does(
+    dtype: str, settings: dict[str, Any], engine: str, bfloat16: bool, taken: int
+) -> None:
+    wishes = ModelSettings(**settings)
+    assert memory.weight_bytes(folder(dtype), wishes, engine, bfloat16=bfloat16) == taken
+
+
+def test_quantised_folders_are_taken_as_they_are() -> None:
+    header = folder("bfloat16", quantization={"bits": 4})
+    settings = ModelSettings(quantize="8bit")
+    assert memory.weight_bytes(header, settings, "transformers", bfloat16=False) == 2000
