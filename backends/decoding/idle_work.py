@@ -99,11 +99,16 @@ class IdleWork:
     def _prepared(self) -> Generation | None:
         document, (request, current) = next(iter(self._next.items()))
         try:
-            prompt = self._prompter.prepared(request, current)
+            return self._generation(document, request, current)
         except MidspanError:
             return None  # it was for later only; a key will be told
         finally:
             del self._next[document]  # only now: until then there is work to do
+
+    def _generation(
+        self, document: str, request: InfillRequest, current: TokenPrompt
+    ) -> Generation | None:
+        prompt = self._prompter.prepared(request, current)
         if prompt is None:
             return None
         entry = self._cache.acquire(prompt.key, prompt.tokens, document, request.steering)
