@@ -175,7 +175,8 @@ class _Resolver:
             return
         spec, key = known[name], (*given.key[:-1], name)
         try:
-            value = spec.parse(given.value) if _is_text(given) else spec.read(given.value)
+            text = given.value if given.text and isinstance(given.value, str) else None
+            value = spec.read(given.value) if text is None else spec.parse(text)
         except UnfitError:
             message = wrong(spec, given.value)
             named = message if given.text else f"{given.key[-1]!r} {message}"
@@ -184,10 +185,6 @@ class _Resolver:
             return
         self.values[key] = _absolute(value, given.folder, spec.path) if spec.path else value
         self.origins[key] = given.origin
-
-
-def _is_text(given: Given) -> bool:
-    return given.text and isinstance(given.value, str)
 
 
 def _unknown(key: str, known: Mapping[str, Spec]) -> str:
