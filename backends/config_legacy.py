@@ -186,7 +186,8 @@ class _Sink:
         if key in _CONVERTED and (problem := _not_convertible(key, value)):
             self._refuse(key, problem)
             return
-        self.give(FIELDS[key], _CONVERTED.get(key, lambda same: same)(value), key)
+        converted = _CONVERTED[key](value) if key in _CONVERTED else value
+        self.give(FIELDS[key], converted, key)
 
     def _refuse(self, key: str, message: str) -> None:
         at = Given((), None, self._origin((self._backend.name, key)))
