@@ -46,6 +46,8 @@ class HfVocabulary:
         }
         self._tokenizer = _build(header.path, exact(description, frozenset(control)))
         self._byte_level = "ByteLevel" in set(_types(description))
+        spelt = () if self._byte_level else map("<0x{:02X}>".format, _SPACE.encode())
+        self._space_bytes = [t for t in map(self._tokenizer.token_to_id, spelt) if t is not None]
         self._bytes: list[bytes | None] = [None] * size
         self.info = VocabInfo(
             size=size,
@@ -66,6 +68,9 @@ class HfVocabulary:
     def tokenize(self, text: str) -> list[int]:
         """Tokenise exactly `text`; control tokens in it stay text."""
         text = text.encode("utf-8", "replace").decode()  # halves of surrogate pairs
+        if self._space_bytes and _SPACE in text:  # the character itself, which is no space
+            first, *parts = map(self.tokenize, text.split(_SPACE))
+            return first + [token for part in parts for token in (*self._space_bytes, *part)]
         tokens = self._encode(text)
         if self._control.isdisjoint(tokens):
             return tokens

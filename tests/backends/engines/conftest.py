@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 collect_ignore_glob = (
     []
     if all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    else ["test_transformers*.py"]
+    else ["test_transformers*.py", "test_hf_*.py"]
 )
 
 
