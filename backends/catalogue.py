@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from backends import engines, gguf_header, model_folder, paths, starter
+from backends import engines, gguf_header, model_folder, paths, quantisation, starter
 from backends.config import MODEL_NAME, NO_MODEL_NAME, ModelSettings, Settings
 from backends.engines import Engine
 from backends.errors import (
@@ -96,6 +96,8 @@ class Facts:
     architecture: str = ""
     family: str = ""
     context_length: int = 0
+    quantisation: str = ""  # how the weights are stored: "Q4_K_M", "bfloat16", …
+    warning: str = ""  # what is odd about the file, which can be used nevertheless
     fim: bool | None = None
     no_fim_reason: str = ""
     chat: bool | None = None
@@ -288,12 +290,15 @@ def facts(model: Model) -> Facts:
     template = template_of(header, model.path)
     no_fim = template.reason if isinstance(template, templates.NoFim) else ""
     chat = has_chat_template(header, model.settings)
+    stored = quantisation.of_header(header, model.path.name)
     return Facts(
         size_bytes=header.file_bytes,
         engine=engine.name,
         architecture=header.architecture,
         family="" if isinstance(template, templates.NoFim) else template.family,
         context_length=header.context_length,
+        quantisation=stored.name,
+        warning=stored.warning,
         fim=not no_fim,
         no_fim_reason=no_fim,
         chat=chat,

@@ -15,6 +15,7 @@ from typing import Final
 
 from backends.cache_spec import ModelCacheSpec
 from backends.gguf_header import GGUFHeader
+from backends.model_folder import FolderHeader
 
 # ggml's tensor types by number.
 TENSOR_TYPE_NAMES: Final = {
@@ -91,7 +92,7 @@ class Quantisation:
     """How a file's weights are stored."""
 
     name: str  # as llama.cpp calls it, e.g. "Q4_K_M"
-    bits_per_weight: float  # over all tensors
+    bits_per_weight: float  # over all tensors; 0 where it was not counted
     tensors: tuple[tuple[str, int], ...]  # (type, bytes), most first
     warning: str = ""  # the name of the file, or its header, says something else
 
@@ -103,6 +104,16 @@ def from_name(name: str) -> str:
         return ""
     claimed = str(found[-1]).upper()
     return _SPELLINGS.get(claimed, claimed)
+
+
+def of_header(header: GGUFHeader | FolderHeader, name: str = "") -> Quantisation:
+    """Return how the weights of a model's file or folder are stored."""
+    if isinstance(header, GGUFHeader):
+        return of(header, name)
+    bits = header.quantization.get("bits", header.quantization.get("num_bits"))
+    method = header.quantization.get("quant_method", "")
+    packed = f"{bits}bit" if isinstance(bits, int) else str(method)
+    return Quantisation(packed or header.dtype, 0.0, ())
 
 
 def of(header: GGUFHeader, file_name: str = "") -> Quantisation:

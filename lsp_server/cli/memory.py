@@ -27,7 +27,6 @@ from backends.cache_spec import KV_TYPES, ModelCacheSpec
 from backends.catalogue import Header, Model, Source
 from backends.config import ModelSettings
 from backends.errors import Unsupported
-from backends.gguf_header import GGUFHeader
 from backends.remembered import Remembered
 from lsp_server.cli.exits import Exit
 from lsp_server.cli.output import json_option, print_json
@@ -124,11 +123,7 @@ def spec_command(model: str, as_json: bool) -> int:
     machine = hardware.detect()
     shape = Shape(found.header.file_bytes, found.header.context_length, found.spec)
     choices = auto_config.configure(machine, shape, found.model.settings)
-    weights = (
-        asdict(quantisation.of(found.header, found.model.path.name))
-        if isinstance(found.header, GGUFHeader)
-        else {"name": found.header.dtype, "warning": ""}
-    )
+    weights = asdict(quantisation.of_header(found.header, found.model.path.name))
     answer = {
         "model": found.model.name,
         "architecture": found.spec.architecture,
@@ -154,9 +149,8 @@ def _token_bytes(spec: ModelCacheSpec, kv_type: str) -> int | None:
 
 def _show_spec(answer: dict[str, Any]) -> None:
     weights = answer["weights"]
-    bits = (
-        f", {weights['bits_per_weight']:.2f} bits a weight" if "bits_per_weight" in weights else ""
-    )
+    per_weight = weights["bits_per_weight"]
+    bits = f", {per_weight:.2f} bits a weight" if per_weight else ""
     click.echo(f"{answer['architecture']}, {weights['name']}{bits}")
     if weights["warning"]:
         click.echo(f"! {weights['warning']}")

@@ -71,11 +71,13 @@ def _describe(row: dict[str, Any]) -> str:
     parts = [
         row["family"] or row["architecture"],
         f"{row['size_bytes'] / 2**20:.0f} MiB",
+        row["quantisation"],
         f"context {row['context_length']}",
         row["engine"],
         f"from {row['source']}",
     ]
-    return ", ".join(part for part in parts if part) + abilities
+    warning = f" (! {row['warning']})" if row["warning"] else ""
+    return ", ".join(part for part in parts if part) + abilities + warning
 
 
 def _abilities(row: dict[str, Any]) -> str:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf.constants import GGMLQuantizationType, LlamaFileType
 
-from backends import gguf_header, quantisation, starter
+from backends import catalogue, gguf_header, quantisation, starter
 from backends.cache_spec import CachedLayer, ModelCacheSpec
+from backends.catalogue import Model, Source
+from backends.config import ModelSettings
 from backends.gguf_header import GGUFHeader
+from backends.model_folder import FolderHeader
 from backends.quantisation import Candidate
 
 GIB = 2**30
@@ -164,3 +169,23 @@ def test_advise_prefers_what_the_machine_is_quick_with(quick: float, best: str, 
 
 def test_advise_without_candidates_is_none() -> None:
     assert quantisation.advise([], GIB, 4096).best is None
+
+
+def test_a_misnamed_model_can_be_used_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "starter-Q4_K_M.gguf"
+    path.symlink_to(starter.path())
+    facts = catalogue.facts(Model("mine", path, Source.ADDED, ModelSettings()))
+    assert facts.quantisation == "Q8_0"
+    assert facts.warning == "most of its weights are Q8_0, but its name says Q4_K_M"
+    own = Model("starter", starter.path(), Source.STARTER, ModelSettings())
+    assert catalogue.facts(own).warning == ""
+
+
+@pytest.mark.parametrize(
+    ("quantization", "name"),
+    [({}, "bfloat16"), ({"group_size": 64, "bits": 4}, "4bit"), ({"quant_method": "fp8"}, "fp8")],
+)
+def test_a_folder_says_how_it_is_stored(quantization: dict[str, Any], name: str) -> None:
+    facts: dict[str, Any] = {field.name: None for field in fields(FolderHeader)}
+    header = FolderHeader(**facts | {"dtype": "bfloat16", "quantization": quantization})
+    assert quantisation.of_header(header).name == name
