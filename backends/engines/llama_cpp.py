@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python's low-level API: the only file that imports it.
+"""llama.cpp through llama-cpp-python's low-level API; `llama_cpp_options` is the other half.
 
 Rule: an adapter and nothing more; what to evaluate, reuse or sample is decided above the
 `TokenModel` seam. Facts it rests on:
@@ -30,16 +30,14 @@ from backends.auto_config import Shape
 from backends.cache_spec import ModelCacheSpec
 from backends.config import ModelSettings
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits, VocabInfo
-from backends.errors import BackendError, LoadFailed, MidspanError, Unsupported
+from backends.engines.llama_cpp_options import MAX_SEQUENCES, context_params, model_params
+from backends.errors import BackendError, LoadFailed, MidspanError
 from backends.frames import Load
 from backends.hardware import Hardware
 from fim.prompt import apart
 
 logger = logging.getLogger(__name__)
 
-MAX_SEQUENCES = 32
-BATCH = 512  # tokens of one forward pass, unless the user wants another number
-MICRO_BATCH = 128  # small enough that an abort loses little, large enough for full speed
 NARROW_BATCH = 16  # tokens; a draft to verify, or the next token of several documents
 SMALL_MODEL_BYTES = 64 * 1024 * 1024
 
@@ -50,19 +48,6 @@ _FIM_TOKENS = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
 _ABORTED = 2
 _NO_SLOT = 1
 
-_KV_TYPES = {
-    "f16": llama.GGML_TYPE_F16,
-    "f32": llama.GGML_TYPE_F32,
-    "q8_0": llama.GGML_TYPE_Q8_0,
-    "q4_0": llama.GGML_TYPE_Q4_0,
-}
-# (mmap, mlock) → load mode. AUTO maps the file wherever the device can read it so.
-_LOAD_MODES = {
-    (True, False): llama.LLAMA_LOAD_MODE_AUTO,
-    (True, True): llama.LLAMA_LOAD_MODE_MMAP_MLOCK,
-    (False, False): llama.LLAMA_LOAD_MODE_NONE,
-    (False, True): llama.LLAMA_LOAD_MODE_MLOCK,
-}
 _LEVEL_DEBUG = 1  # ggml.h: GGML_LOG_LEVEL_DEBUG, a line for each node of the graph
 _LEVEL_WARNING = 3
 _LEVEL_ERROR = 4
@@ -138,50 +123,6 @@ def _configured(machine: Hardware, shape: Shape, request: Load, *, offload: bool
         logger.debug("%s: %s = %s: %s", request.name, choice.name, choice.value, choice.reason)
     # No device of its own choosing: a model may be spread over all that there are.
     return replace(auto_config.apply(request.settings, choices), device=request.settings.device)
-
-
-def model_params(settings: ModelSettings, *, safe_mode: bool, offload: bool) -> Any:
-    """Return how llama.cpp is to load weights. Raises Unsupported for what this build cannot do.
-
-    `offload`: it can use a GPU.
-    """
-    params = llama.llama_model_default_params()
-    params.use_extra_bufts = not safe_mode
-    params.load_mode = _LOAD_MODES[settings.mmap, settings.mlock]
-    if settings.mlock and not llama.llama_supports_mlock():
-        raise Unsupported("mlock = true: llama.cpp cannot lock memory on this system.")
-    kind, _, index = settings.device.partition(":")
-    if kind != "cpu" and (kind or settings.gpu_layers) and not offload:
-        wish = f"device = {settings.device}" if kind else f"gpu_layers = {settings.gpu_layers}"
-        raise Unsupported(
-            f"{wish}: this build of llama-cpp-python computes on the CPU alone. Install one that "
-            "was built for the GPU, or remove the setting."
-        )
-    if index:
-        params.main_gpu = int(index)
-        params.split_mode = llama.LLAMA_SPLIT_MODE_NONE
-    params.n_gpu_layers = 0 if kind == "cpu" or not offload else settings.gpu_layers
-    return params
-
-
-def context_params(settings: ModelSettings, cells: int) -> Any:
-    """Return how a context of `cells` KV cells is to be made."""
-    params = llama.llama_context_default_params()
-    params.n_ctx = cells
-    params.n_batch = settings.batch or BATCH
-    params.n_ubatch = min(max(MICRO_BATCH, params.n_batch // 4), params.n_batch)
-    params.n_seq_max = MAX_SEQUENCES
-    params.kv_unified = True
-    # Cells behind a layer's window are kept: a sequence could not be cut back without them.
-    params.swa_full = True
-    params.no_perf = True
-    # The fused kernel skips masked cells, so other documents' cells cost a sequence little.
-    params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
-    params.type_k = params.type_v = _KV_TYPES[settings.kv_type or cache_spec.DEFAULT_KV_TYPE]
-    on_device = settings.device.partition(":")[0] != "cpu"
-    params.offload_kqv = on_device and not settings.low_vram
-    params.op_offload = on_device
-    return params
 
 
 def _context(model: Any, spec: ModelCacheSpec, request: Load) -> tuple[Any, int]:

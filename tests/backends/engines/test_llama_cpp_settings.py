@@ -41,6 +41,12 @@ def adapter() -> Any:
     return llama_cpp
 
 
+def options() -> Any:
+    from backends.engines import llama_cpp_options
+
+    return llama_cpp_options
+
+
 @pytest.mark.parametrize(
     ("mmap", "mlock", "mode"),
     [
@@ -53,7 +59,7 @@ def adapter() -> Any:
 def test_mmap_and_mlock_are_the_load_mode(mmap: bool, mlock: bool, mode: str) -> None:
     llama = adapter().llama
     settings = ModelSettings(mmap=mmap, mlock=mlock)
-    params = adapter().model_params(settings, safe_mode=False, offload=False)
+    params = options().model_params(settings, safe_mode=False, offload=False)
     assert params.load_mode == getattr(llama, mode)
 
 
@@ -101,14 +107,14 @@ def test_quantised_cells_change_the_logits_little() -> None:
 @pytest.mark.parametrize("batch", [0, 64, 1024])
 def test_batch_is_the_most_of_one_pass(batch: int) -> None:
     with loaded(batch=batch) as model:
-        assert model.max_batch == (batch or adapter().BATCH)
+        assert model.max_batch == (batch or options().BATCH)
         tokens = (model.tokenize("x = 1\n") * model.max_batch)[: model.max_batch]
         model.forward([Feed(0, tokens)], lambda: False)
         assert model.length(0) == model.max_batch
 
 
 def test_low_vram_keeps_the_cells_off_the_device() -> None:
-    params = adapter().context_params
+    params = options().context_params
     assert params(ModelSettings(), 256).offload_kqv
     assert not params(ModelSettings(low_vram=True), 256).offload_kqv
     cpu = params(ModelSettings(device="cpu"), 256)
