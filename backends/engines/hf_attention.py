@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AttentionInterface, Cache, PreTrainedConfig
 from transformers.cache_utils import get_layer_types_and_kwargs
 
-from backends.engines.hf_cells import Codec, Storage
+from backends.engines.hf_cells import Codec, Sequences, Storage, Work
 
 NAME: Final = "midspan"  # of the attention function, as transformers looks it up
 
@@ -29,7 +29,7 @@ NAME: Final = "midspan"  # of the attention function, as transformers looks it u
 class Segment:
     """The rows of one sequence in a pass: `start` cells are held, `stop - first` tokens come."""
 
-    feed: int  # which of the forward's feeds
+    sequence: int
     storage: Storage
     start: int
     first: int  # rows of the pass, first to stop
@@ -145,27 +145,56 @@ class NewOnly(Cache):  # type: ignore[misc]
         return query_length, 0
 
 
-def run(packed: Packed, model: Callable[..., Any], ids: Tensor, rows: Tensor) -> Tensor:
-    """Compute a pass over `ids`, of shape (tokens,).
+class PackedTexts(Sequences):
+    """The sequences of a model whose attention is ours, and its passes over them."""
 
-    Returns the logits of `rows`, of shape (rows, vocabulary).
-    """
-    positions = torch.cat(
-        [torch.arange(segment.start, segment.end, device=ids.device) for segment in packed.segments]
-    )
-    token = _packed.set(packed)
-    try:
-        output = model(
-            input_ids=ids[None],
-            position_ids=positions[None],
-            past_key_values=NewOnly(),
-            use_cache=True,
-            logits_to_keep=rows,
-        )
-    finally:
-        _packed.reset(token)
-    logits: Tensor = output.logits[0]
-    return logits
+    can_rewind = True
+    max_sequences = 32
+
+    def __init__(self, attention: Attention, device: Any) -> None:
+        super().__init__()
+        self.attention = attention
+        self._device = device
+
+    def run(self, works: Sequence[Work], model: Callable[..., Any]) -> Tensor:
+        """Evaluate texts together; return the rows asked for: (rows, vocabulary)."""
+        segments: list[Segment] = []
+        ids: list[int] = []
+        rows: list[int] = []
+        for work in works:
+            storage = self.begin(work.sequence, len(work.tokens))
+            first = len(ids)
+            ids.extend(work.tokens)
+            start = self.length(work.sequence)
+            segments.append(Segment(work.sequence, storage, start, first, len(ids)))
+            rows.extend(range(len(ids) - work.wanted, len(ids)))
+        try:
+            logits = self._run(segments, model, ids, rows)
+            for segment in segments:
+                self.commit(segment.sequence, segment.stop - segment.first)
+        finally:
+            for segment in segments:
+                self.end(segment.sequence)
+        return logits
+
+    def _run(
+        self, segments: list[Segment], model: Callable[..., Any], ids: list[int], rows: list[int]
+    ) -> Tensor:
+        device = self._device
+        positions = [torch.arange(one.start, one.end, device=device) for one in segments]
+        token = _packed.set(Packed(segments, self.attention))
+        try:
+            output = model(
+                input_ids=torch.tensor([ids], device=device),
+                position_ids=torch.cat(positions)[None],
+                past_key_values=NewOnly(),
+                use_cache=True,
+                logits_to_keep=torch.tensor(rows, device=device, dtype=torch.long),
+            )
+        finally:
+            _packed.reset(token)
+        logits: Tensor = output.logits[0]
+        return logits
 
 
 def windows(config: PreTrainedConfig) -> tuple[int | None, ...] | None:

@@ -22,6 +22,15 @@ STEP: Final = 256  # cells that storage grows by at least
 Planes = tuple[Tensor, ...]  # each of shape (heads, tokens, width)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A sequence's tokens in a pass; logits are wanted of the last `wanted` of them."""
+
+    sequence: int
+    tokens: Sequence[int]
+    wanted: int
+
+
 class Codec(Protocol):
     """How keys and values are kept."""
 
@@ -191,11 +200,11 @@ class Sequences:
         if held is not None:
             held.storage.users -= 1
 
-    def learn(self, sequence: int) -> int:
-        """Take a sequence as the pattern of all; return the bytes of one of its cells."""
+    def learn(self, sequence: int) -> tuple[int, int]:
+        """Take a sequence as the pattern of all; return the bytes of a cell, and 0 for the rest."""
         self._shape = {name: plane[:, :0] for name, plane in self._planes(sequence).items()}
         row = (plane.shape[0] * plane.shape[2] * plane.itemsize for plane in self._shape.values())
-        return sum(row)
+        return sum(row), 0
 
     def snapshot(self, sequence: int) -> bytes:
         """Copy a sequence's cells out, in the safetensors format."""

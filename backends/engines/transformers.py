@@ -3,7 +3,8 @@
 Rule: an adapter and nothing more; what to evaluate, reuse or sample is decided above the
 `TokenModel` seam. It imports its runtime together with its `hf_…` siblings. Facts it rests on:
 - tokens of several sequences go through the model as one row, and attention keeps them apart
-  (`hf_attention`); KV cells are ours (`hf_cells`), so that they can be forked, cut and copied;
+  (`hf_attention`); KV cells are ours (`hf_cells`), so that they can be forked, cut and copied.
+  Models with other layers keep transformers' caches and never go back (`hf_whole`);
 - every module is a place to stop: hooks poll `abort` before each of them, and raise;
 - architectures differ more than their configurations say, so the first thing a loaded model does
   is to compute some text both ways. One that differs is refused: it would go wrong silently;
@@ -19,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,10 +36,11 @@ from backends import cache_spec, memory, model_folder
 from backends.cache_spec import ModelCacheSpec
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
 from backends.engines import hf_attention, hf_options
-from backends.engines.hf_attention import Attention, Packed, Segment
-from backends.engines.hf_cells import Codec, Plain, Sequences
+from backends.engines.hf_attention import Attention, PackedTexts
+from backends.engines.hf_cells import Plain, Work
 from backends.engines.hf_options import Options
 from backends.engines.hf_vocabulary import HfVocabulary
+from backends.engines.hf_whole import WholeTexts
 from backends.errors import (
     BackendError,
     EngineMissing,
@@ -51,7 +54,6 @@ from backends.model_folder import FolderHeader
 
 logger = logging.getLogger(__name__)
 
-MAX_SEQUENCES: Final = 32
 BATCH: Final = 512  # tokens of one forward
 PASS: Final = 128  # tokens that go through the model at once; small enough to lose in an abort
 NARROW_PASS: Final = 16  # tokens; a draft to verify, or the next token of several documents
@@ -59,8 +61,8 @@ SMALL_MODEL_BYTES: Final = 64 * 1024 * 1024
 # Tokens of the comparison at load, and where it is cut in two passes.
 PROBE: Final = 48
 PROBE_CUT: Final = 31
-# As a part of the logits' spread: sums of 16 bits in another order, and rounded KV cells.
-TOLERANCE: Final = 0.25
+# As a part of the logits' spread, by type: 16 bits are summed in another order, with other errors.
+TOLERANCE: Final = {"float32": 0.01, "bfloat16": 0.25, "float16": 0.05}
 # Scaling of positions that depends on how long the text is: cells computed below this length would
 # not be those that are computed above it.
 _LENGTH_DEPENDENT: Final = frozenset({"dynamic", "longrope"})
@@ -152,20 +154,13 @@ def _as_load_failed(header: FolderHeader) -> Iterator[None]:
 class TransformersModel:
     """A `TokenModel` over one transformers model."""
 
-    max_sequences = MAX_SEQUENCES
     can_steer = False
-    can_rewind = True
 
     def __init__(self, module: Any, header: FolderHeader, options: Options, request: Load) -> None:
         """Take a model and its folder. Raises Unsupported where it can't be run in parts."""
         self._module = module
         self._forward: Callable[..., Any] = module
-        self._sequences = Sequences()
         self._abort: Callable[[], bool] = lambda: False
-        # Proven with cells that lose nothing: what rounding them costs is the user's wish.
-        self._attention = _attention(
-            module, header, Plain(options.torch_dtype, options.torch_dtype)
-        )
         self.max_batch = request.settings.batch or BATCH
         self.model_bytes = sum(map(_bytes, (*module.parameters(), *module.buffers())))
         threads = torch.get_num_threads()
@@ -174,21 +169,21 @@ class TransformersModel:
         self._device = module.get_input_embeddings().weight.device
         self.cache_cells = 4 * PROBE  # until it is known how large a cell is
         expected = self._whole_text()
-        module.set_attn_implementation(hf_attention.NAME)
+        self._texts = _texts(module, options, self._device)
+        self.can_rewind = self._texts.can_rewind
+        self.max_sequences = self._texts.max_sequences
         if options.compile:  # hooks would cut the graph at every module
             self._forward = torch.compile(module, dynamic=True)
         else:
             self._hook(module)
-        self._prove(expected, header)
-        lengths = header.key_length, header.value_length
-        codec = hf_options.codec(options.kv_type, options.torch_dtype, lengths)
-        self._attention = replace(self._attention, codec=codec)
-        cell_bytes = self._measure()
+        self._prove(expected, header, TOLERANCE[options.dtype])
+        self._keep_cells_as(options, header)
+        cell_bytes, state_bytes = self._measure()
         trained = _context(module.config, header)
         self.context_length = memory.context(request.settings.context_length, trained)
-        self.cache_cells = memory.cells(cell_bytes, self.context_length)
+        self.cache_cells = memory.cells(max(cell_bytes, 1), self.context_length)
         self.context_length = min(self.context_length, self.cache_cells)
-        self.cache_bytes = self.cache_cells * cell_bytes
+        self.cache_bytes = self.cache_cells * cell_bytes + self.max_sequences * state_bytes
         self._vocabulary = HfVocabulary(header, expected.shape[-1])
         self.vocab = self._vocabulary.info
         self.description = _describe(header, options, module)
@@ -211,23 +206,41 @@ class TransformersModel:
             output = self._module(input_ids=self._probe()[None], use_cache=False)
         return output.logits[0, -1].float()
 
-    def _prove(self, expected: torch.Tensor, header: FolderHeader) -> None:
-        """Compute the probe in parts beside another text. Raises Unsupported if it differs."""
+    def _prove(self, expected: torch.Tensor, header: FolderHeader, tolerance: float) -> None:
+        """Compute the probe in parts, from a snapshot, beside another text.
+
+        Raises Unsupported if it differs.
+        """
         probe = self._probe().tolist()
         self.forward([Feed(0, probe[:PROBE_CUT]), Feed(1, probe[::-1])], lambda: False)
-        rows = self.forward([Feed(1, probe[:3]), Feed(0, probe[PROBE_CUT:])], lambda: False)
+        self._texts.learn(0)
+        self.restore(2, self.snapshot(0))
+        self.free(0)
+        rows = self.forward([Feed(1, probe[:3]), Feed(2, probe[PROBE_CUT:])], lambda: False)
         got = torch.from_numpy(rows[1][0]).to(expected.device)
-        for sequence in (0, 1):
+        for sequence in (1, 2):
             self.free(sequence)
-        if not bool((got - expected).abs().max() < TOLERANCE * expected.std()):
+        if not bool((got - expected).abs().max() < tolerance * expected.std()):
             raise _refusal(header, "computes other text in parts than as a whole")
 
-    def _measure(self) -> int:
-        """Return the bytes of a KV cell, as it is kept."""
-        self.forward([Feed(0, self._probe().tolist()[:1])], lambda: False)
-        cell_bytes = self._sequences.learn(0)
+    def _keep_cells_as(self, options: Options, header: FolderHeader) -> None:
+        """Take the user's type of cells; the proof was for ones that lose nothing."""
+        lengths = header.key_length, header.value_length
+        if isinstance(self._texts, PackedTexts):
+            codec = hf_options.codec(options.kv_type, options.torch_dtype, lengths)
+            self._texts.attention = replace(self._texts.attention, codec=codec)
+        elif options.kv_type:
+            raise Unsupported(
+                f"{header.name}: what transformers' {header.architecture} keeps of a text has "
+                "other types than keys and values: leave kv_type empty."
+            )
+
+    def _measure(self) -> tuple[int, int]:
+        """Return the bytes that each token takes, and those that each sequence does."""
+        self.forward([Feed(0, self._probe().tolist()[:2])], lambda: False)
+        taken = self._texts.learn(0)
         self.free(0)
-        return cell_bytes
+        return taken
 
     def _hook(self, module: Any) -> None:
         """Poll `abort` before every module that has no parts of its own."""
@@ -255,7 +268,7 @@ class TransformersModel:
     def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[list[Logits]]:
         """Append the feeds' tokens to their sequences; see `TokenModel.forward`."""
         needed = sum(len(feed.tokens) for feed in feeds)
-        if self._sequences.used + needed > self.cache_cells:
+        if self._texts.used + needed > self.cache_cells:
             raise CacheFull
         step, prefill = self._threads
         torch.set_num_threads(step if needed <= NARROW_PASS else prefill)
@@ -276,68 +289,46 @@ class TransformersModel:
     def _pass(
         self, feeds: Sequence[Feed], parts: Sequence[Part], results: list[list[Logits]]
     ) -> None:
-        """Evaluate one pass and commit it; the logits that were asked for go to `results`."""
-        segments: list[Segment] = []
-        ids: list[int] = []
-        rows: list[int] = []  # that have logits
-        owners: list[int] = []  # the feeds they are of
-        for feed_index, begin, end in parts:
-            feed = feeds[feed_index]
-            storage = self._sequences.begin(feed.sequence, end - begin)
-            start = self._sequences.length(feed.sequence)
-            first = len(ids)
-            segments.append(Segment(feed_index, storage, start, first, first + end - begin))
-            ids.extend(feed.tokens[begin:end])
-            wanted = range(max(begin, len(feed.tokens) - feed.outputs), end)
-            rows.extend(first + at - begin for at in wanted)
-            owners.extend(feed_index for _ in wanted)
-        try:
-            logits = hf_attention.run(
-                Packed(segments, self._attention),
-                self._forward,
-                torch.tensor(ids, device=self._device),
-                torch.tensor(rows, device=self._device, dtype=torch.long),
-            )
-            numbers = logits.float().cpu().numpy()
-            for segment in segments:
-                self._sequences.commit(feeds[segment.feed].sequence, segment.stop - segment.first)
-        finally:
-            for segment in segments:
-                self._sequences.end(feeds[segment.feed].sequence)
-        for owner, row in zip(owners, numbers, strict=True):
-            results[owner].append(row)
+        """Evaluate one pass; the logits that were asked for go to `results`."""
+        works = []
+        for index, begin, end in parts:
+            feed = feeds[index]
+            wanted = max(0, end - max(begin, len(feed.tokens) - feed.outputs))
+            works.append(Work(feed.sequence, feed.tokens[begin:end], wanted))
+        rows = iter(self._texts.run(works, self._forward).float().cpu().numpy())
+        for (index, _, _), work in zip(parts, works, strict=True):
+            results[index].extend(islice(rows, work.wanted))
 
     # -- sequences ----------------------------------------------------------------------------
 
     def length(self, sequence: int) -> int:
         """Return the number of cached tokens."""
-        return self._sequences.length(sequence)
+        return self._texts.length(sequence)
 
     def trim(self, sequence: int, n: int) -> bool:
         """Keep the first `n` tokens."""
-        return self._sequences.trim(sequence, n)
+        return self._texts.trim(sequence, n)
 
     def fork(self, source: int, target: int, n: int) -> bool:
         """Share the first `n` cells of `source` with `target`."""
-        return self._sequences.fork(source, target, n)
+        return self._texts.fork(source, target, n)
 
     def snapshot(self, sequence: int) -> bytes:
         """Copy a sequence's cells out."""
-        return self._sequences.snapshot(sequence)
+        return self._texts.snapshot(sequence)
 
     def restore(self, sequence: int, data: bytes) -> bool:
         """Replace a sequence's cells by a snapshot."""
         self.free(sequence)
-        return self._sequences.restore(sequence, data, self.cache_cells - self._sequences.used)
+        return self._texts.restore(sequence, data, self.cache_cells - self._texts.used)
 
     def free(self, sequence: int) -> None:
         """Forget a sequence."""
-        self._sequences.free(sequence)
+        self._texts.free(sequence)
 
     def close(self) -> None:
         """Free the weights and the cells."""
-        self._sequences = Sequences()
-        del self._module, self._forward
+        del self._module, self._forward, self._texts
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -368,20 +359,21 @@ def passes(lengths: Sequence[int], most: int) -> Iterator[list[Part]]:
         yield parts
 
 
-def _attention(module: Any, header: FolderHeader, codec: Codec) -> Attention:
+def _texts(module: Any, options: Options, device: Any) -> PackedTexts | WholeTexts:
+    """Return how texts are kept: in cells of ours where all layers are plain attention."""
     windows = hf_attention.windows(module.config)
-    if windows is None:
-        raise _refusal(header, "keeps more of a text than keys and values, which can't be cut back")
-    if not module._can_set_attn_implementation():
-        raise _refusal(header, "computes attention in a way of its own, for one text at a time")
+    if windows is None or not module._can_set_attn_implementation():
+        return WholeTexts(module.config, device)
     name = module.config.get_text_config(decoder=True)._attn_implementation
-    return Attention(
+    attention = Attention(
         function=None if name == "eager" else transformers.AttentionInterface()[name],
         adds_mask=name == "eager",
         makes_mask=name.startswith("flash_attention"),
         windows=windows,
-        codec=codec,
+        codec=Plain(options.torch_dtype, options.torch_dtype),
     )
+    module.set_attn_implementation(hf_attention.NAME)
+    return PackedTexts(attention, device)
 
 
 def _refusal(header: FolderHeader, reason: str) -> Unsupported:

@@ -66,6 +66,18 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "deepseek_v3": LATENT,
     "gpt2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 1024},
 }
+# With recurrent states in some layers, in all beside attention, and with attention of its own.
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1}
+STATES: dict[str, dict[str, Any]] = {
+    "granitemoehybrid": {
+        **MAMBA,
+        "layer_types": ["mamba", "attention", "mamba"],
+        "num_local_experts": 0,
+        "shared_intermediate_size": 64,
+    },
+    "falcon_h1": {**MAMBA, "mamba_d_ssm": 128},
+    "codegen": {"n_embd": 64, "n_layer": 3, "n_head": 4, "rotary_dim": 8, "n_positions": 1024},
+}
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +203,7 @@ def test_a_fork_copies_only_when_the_two_part(empty: Any) -> None:
     contract.logits_of(empty, 0, tokens[:40])
 
     def storage(sequence: int) -> Any:
-        return empty._sequences._held[sequence].storage
+        return empty._texts._held[sequence].storage
 
     assert empty.fork(0, 1, 40)
     assert storage(0) is storage(1)
@@ -217,19 +229,29 @@ def test_snapshots_of_other_models_are_refused(
     assert empty.length(0) == 0
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "reason"),
-    [
-        ("lfm2", {"layer_types": ["conv", "full_attention", "conv"]}, "can't be cut back"),
-        ("codegen", {"n_embd": 64, "n_layer": 1, "n_head": 4, "rotary_dim": 8}, "of its own"),
-    ],
-)
-def test_models_that_would_go_wrong_are_refused(
-    tmp_path: Path, starter_folder: Path, kind: str, options: dict[str, Any], reason: str
+@pytest.mark.parametrize("kind", STATES)
+def test_models_with_states_go_forward_and_never_back(
+    tmp_path: Path, starter_folder: Path, kind: str
 ) -> None:
-    random_model(tmp_path / kind, starter_folder, kind, options)
-    with pytest.raises(Unsupported, match=reason):
-        load(tmp_path / kind)
+    reference = random_model(tmp_path / kind, starter_folder, kind, STATES[kind])
+    with torch.inference_mode():
+        whole = reference(input_ids=torch.tensor([IDS])).logits[0].numpy()
+    model = load(tmp_path / kind)
+    try:
+        assert not model.can_rewind
+        model.forward([Feed(0, IDS[:50]), Feed(1, IDS[::-1])], contract.never)
+        assert not model.trim(0, 37)
+        assert not model.fork(0, 2, 30)
+        assert model.restore(2, model.snapshot(0))
+        model.forward([Feed(0, IDS[:9])], contract.never)  # no concern of the restored one
+        _, rows = model.forward([Feed(1, IDS[:2]), Feed(2, IDS[50:], 20)], contract.never)
+        np.testing.assert_allclose(rows, whole[80:], atol=2e-4)
+        for check in CHECKS:
+            check(model)
+    finally:
+        model.close()
+    with pytest.raises(Unsupported, match="leave kv_type empty"):
+        load(tmp_path / kind, kv_type="q8_0")
 
 
 def test_an_attention_that_forgets_is_found_out_at_load(
