@@ -72,6 +72,7 @@ def load(request: Load) -> TransformersModel:
     """Load a folder. Raises ModelFileError, Unsupported, BadRequest, EngineMissing, LoadFailed."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    engine_settings.check("transformers", request.settings)
     started = time.perf_counter()
     header = model_folder.read(Path(request.path))
     machine = hf_options.this_machine()

@@ -279,6 +279,16 @@ def test_positions_that_depend_on_the_length_stay_below_it(
     model.close()
 
 
+@pytest.mark.parametrize(
+    "setting", [{"gpu_layers": 3}, {"low_vram": True}, {"mlock": True}, {"mmap": False}], ids=str
+)
+def test_settings_of_other_engines_are_refused_by_name(
+    starter_folder: Path, setting: dict[str, Any]
+) -> None:
+    with pytest.raises(Unsupported, match=next(iter(setting))):
+        load(starter_folder, **setting)
+
+
 def copied(folder: Path, target: Path, **config: Any) -> Path:
     shutil.copytree(folder, target)
     path = target / "config.json"
