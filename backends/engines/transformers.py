@@ -32,7 +32,7 @@ import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from backends import cache_spec, memory, model_folder
+from backends import cache_spec, engine_settings, memory, model_folder
 from backends.cache_spec import ModelCacheSpec
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
 from backends.engines import hf_attention, hf_options
