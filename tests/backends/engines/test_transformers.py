@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from backends import engines
+from backends.backend import InfillRequest
 from backends.config import ModelSettings
 from backends.decoding.token_model import CacheFull, Feed, TokenModel
 from backends.engines import contract
@@ -25,6 +26,9 @@ from backends.engines.transformers import passes
 from backends.errors import LoadFailed, ModelFileError, Unsupported
 from backends.frames import Load
 from benchmarks import same_weights
+from benchmarks.reference import greedy
+from tests.backends.decoding.harness import running
+from tests.backends.decoding.test_scheduler import spy_prompts
 
 IDS = [(i * 7919 + 5) % 6000 for i in range(100)]
 SMALL = {
@@ -336,3 +340,30 @@ def test_passes_hold_every_token_once_in_order(lengths: list[int]) -> None:
             assert begin == fed[feed] < end
             fed[feed] = end
     assert fed == lengths
+
+
+def test_typing_on_a_hybrid_model_gives_the_cold_text(tmp_path: Path, starter_folder: Path) -> None:
+    """Its states can't be cut back, so what is reused must be a mark's, and exact."""
+    linear = {
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        **dict.fromkeys(("linear_num_value_heads", "linear_num_key_heads"), 2),
+        **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "head_dim"), 16),
+        **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    }
+    random_model(tmp_path / "hybrid-coder", starter_folder, "qwen3_next", linear)
+    model = load(tmp_path / "hybrid-coder")
+    typed = "\n\ndef remove(path):\n    return"
+    try:
+        with running(model) as engine:
+            prompts = spy_prompts(engine.scheduler)
+            ends = [
+                engine.infill(InfillRequest(contract.SOURCE + typed[:n], "\n", "d", max_tokens=4))
+                for n in range(0, len(typed), 3)
+            ]
+        assert not model.can_rewind
+        assert sum(end.usage.cached_tokens for end in ends) > 0
+        assert [end.text for end in ends] == [greedy(model, prompt, 4) for prompt in prompts]
+    finally:
+        model.close()
