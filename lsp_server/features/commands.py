@@ -94,14 +94,33 @@ async def toggle(ls: MidspanServer, params: types.ExecuteCommandParams) -> Any:
     return {"scope": scope, "enabled": enabled}
 
 
+async def add_model(ls: MidspanServer, params: types.ExecuteCommandParams) -> Any:
+    """`[{path, name?}]`: keep a GGUF file or a folder as a model; answers with its row."""
+    wanted = _argument(params, 0)
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("path"), str):
+        raise JsonRpcInvalidParams("midspan.addModel needs the path of a model.")
+    return await ls.manager.post(
+        "/api/models/add", {key: wanted[key] for key in ("path", "name") if key in wanted}
+    )
+
+
 async def did_accept(ls: MidspanServer, params: types.ExecuteCommandParams) -> Any:
-    """Run by the client after it inserted a suggestion; nothing is to be done."""
-    return None
+    """`[id]`: run by the client after it inserted a suggestion, whose item carries this command.
+
+    Answers null whatever the arguments are: nothing a client says here is worth an error.
+    """
+    ls.offers.accepted(_argument(params, 0))
+
+
+def accepted_command(item_id: str) -> types.Command:
+    """Return the command that an item carries, for the client to run once it was accepted."""
+    return types.Command(title="Accepted", command=DID_ACCEPT, arguments=[item_id])
 
 
 COMMANDS: dict[str, Handler] = {
     "midspan.selectModel": select_model,
     "midspan.listModels": list_models,
+    "midspan.addModel": add_model,
     "midspan.status": show_status,
     "midspan.restart": restart,
     "midspan.toggle": toggle,

@@ -1,0 +1,244 @@
+"""Real VS Code on loopback (code-server), and what its windows look like through Chromium.
+
+Where things are: `$MIDSPAN_VSCODE_TEST` is the folder that editors/vscode/scripts/test_vscode.sh
+filled; `$CHROMIUM` a Chromium, if it is not /usr/bin/chromium.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from playwright.sync_api import Browser, Locator, Page
+
+from tests.conftest import Env
+
+EXTENSION = Path(__file__).parents[3] / "editors" / "vscode"
+PATIENCE = 60.0  # seconds; for what takes a few on a machine that is not busy
+CHROMIUM_ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+# So that a picture shows the editor and nothing else.
+CALM = {
+    "workbench.startupEditor": "none",
+    "workbench.tips.enabled": False,
+    "workbench.secondarySideBar.defaultVisibility": "hidden",
+    "chat.disableAIFeatures": True,
+    "editor.minimap.enabled": False,
+    "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},
+    "editor.suggestOnTriggerCharacters": False,
+    "editor.wordBasedSuggestions": "off",
+    "security.workspace.trust.enabled": False,
+    "telemetry.telemetryLevel": "off",
+    "files.autoSave": "off",
+    "window.confirmBeforeClose": "never",
+    "git.enabled": False,
+}
+
+
+def chromium() -> Path | None:
+    """The Chromium to use."""
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    return Path(found) if found else None
+
+
+def missing() -> str:
+    """Why VS Code cannot be run here; "" if it can."""
+    folder = os.environ.get("MIDSPAN_VSCODE_TEST")
+    if not folder:
+        return "$MIDSPAN_VSCODE_TEST names no folder with code-server"
+    if not (Path(folder) / "node_modules" / "code-server").is_dir():
+        return f"there is no code-server in {folder}"
+    if not (EXTENSION / "node_modules").is_dir():
+        return "`npm ci` was not run in editors/vscode"
+    if chromium() is None:
+        return "there is no Chromium"
+    return "" if node() else "there is no Node.js 24"
+
+
+def node() -> str | None:
+    """A Node.js that code-server runs with."""
+    found = shutil.which("node")
+    if found is None:
+        return None
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
+    return found if version.stdout.startswith("v24.") else None
+
+
+def build() -> Path:
+    """Package the extension; return the .vsix."""
+    (EXTENSION / "build").mkdir(exist_ok=True)
+    subprocess.run(
+        ["npm", "run", "--silent", "package"], cwd=EXTENSION, check=True, stdout=subprocess.DEVNULL
+    )
+    return EXTENSION / "build" / "midspan.vsix"
+
+
+class CodeServer:
+    """One server; each window of it is a page. Ends with everything it started."""
+
+    def __init__(self, folder: Path, vsix: Path, env: Env, settings: dict[str, object]) -> None:
+        self.folder = folder
+        self.settings_file = folder / "user" / "User" / "settings.json"
+        self.settings_file.parent.mkdir(parents=True)
+        self._settings = CALM | settings
+        self._write_settings()
+        home = {"HOME": str(folder / "home"), "XDG_CONFIG_HOME": str(folder / "home")}
+        (folder / "home").mkdir()
+        self._env = env | home
+        entry = Path(os.environ["MIDSPAN_VSCODE_TEST"], "node_modules/code-server/out/node/entry.js")
+        self._command = [node() or "node", str(entry)]
+        self._folders = [
+            *("--user-data-dir", str(folder / "user")),
+            *("--extensions-dir", str(folder / "extensions")),
+        ]
+        self._run("--install-extension", str(vsix))
+        self.log = folder / "code-server.log"
+        self._start()
+
+    def configure(self, **settings: object) -> None:
+        """Change the user's settings while windows are open. A dot is written as two underlines."""
+        self._settings |= {key.replace("__", "."): value for key, value in settings.items()}
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        self.settings_file.write_text(json.dumps(self._settings))
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(
+            [*self._command, *self._folders, *arguments],
+            env=self._env,
+            check=True,
+            timeout=PATIENCE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _start(self) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = found.getsockname()[1]
+        arguments = (
+            *("--bind-addr", f"127.0.0.1:{self.port}"),
+            *("--auth", "none", "--disable-telemetry", "--disable-update-check"),
+            *("--disable-workspace-trust", "--disable-getting-started-override"),
+        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*self._command, *self._folders, *arguments],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        ends = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2):
+                    return
+            except OSError:
+                if time.monotonic() > ends or self.process.poll() is not None:
+                    raise RuntimeError(self.log.read_text()[-2000:]) from None
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it and everything it started: the extension host outlives its parent."""
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def window(self, browser: Browser, folder: Path, name: str) -> Window:
+        """Open `folder` in a new window, in it the file `name`; wait until the model is there."""
+        page = browser.new_context(viewport={"width": 1000, "height": 640}).new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        payload = quote(json.dumps([["openFile", f"vscode-remote://127.0.0.1:{self.port}{folder / name}"]]))
+        page.goto(f"http://127.0.0.1:{self.port}/?folder={folder}&payload={payload}")
+        window = Window(page)
+        page.wait_for_selector(".monaco-editor .view-line")
+        window.status("ready|bereit")
+        return window
+
+
+@dataclass
+class Window:
+    """A window of VS Code."""
+
+    page: Page
+
+    @property
+    def ghost(self) -> Locator:
+        """The grey text that is shown."""
+        return self.page.locator(".monaco-editor [class*=ghost-text]")
+
+    def ghost_text(self) -> str:
+        """What the grey text says, once there is some."""
+        self.ghost.first.wait_for(state="visible")
+        return "".join(self.ghost.all_inner_texts()).replace("\xa0", " ")
+
+    def text(self) -> str:
+        """The document's text, by way of the clipboard's contents: what Ctrl+A, Ctrl+C gives."""
+        return str(self.page.evaluate(_MODEL_TEXT)).replace("\xa0", " ")
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other."""
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def type(self, text: str, delay_ms: float = 20) -> None:
+        """Type into what has the focus."""
+        self.page.keyboard.type(text, delay=delay_ms)
+
+    def command(self, title: str) -> None:
+        """Run a command of the palette, which must be there under just this title."""
+        self.press("F1")
+        field = self.page.locator(".quick-input-widget input[type=text]").first
+        field.wait_for()
+        field.fill(f">{title}")
+        self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first.click()
+
+    def pick(self, text: str) -> None:
+        """Choose a row of the quick pick that is open."""
+        self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=text).first.click()
+
+    def status(self, contains: str) -> str:
+        """Wait until the status item's description matches a regular expression; return it."""
+        item = self.page.locator("#midspan\\.midspan\\.midspan\\.status, [id*='midspan.status']").first
+        item.wait_for()
+        handle = item.element_handle()
+        self.page.wait_for_function(
+            "([item, wanted]) => new RegExp(wanted).test(item.getAttribute('aria-label') ?? '')",
+            arg=[handle, contains],
+        )
+        return item.get_attribute("aria-label") or ""
+
+    def picture(self, path: Path) -> None:
+        """Save what is to be seen."""
+        self.page.screenshot(path=path)
+
+
+_MODEL_TEXT = """() => [...document.querySelectorAll('.monaco-editor .view-line')]
+    .map(line => [parseFloat(line.style.top), line.innerText]).sort((a, b) => a[0] - b[0])
+    .map(pair => pair[1]).join('\\n')"""
