@@ -30,7 +30,6 @@ def read(params: Mapping[str, object]) -> ClientFeatures:
     """Read the parameters of `initialize`."""
     action = "capabilities.textDocument.codeAction"
     properties = _at(params, f"{action}.resolveSupport.properties")
-    options = _at(params, "initializationOptions")
     return ClientFeatures(
         name=str(_at(params, "clientInfo.name") or ""),
         inline_completion=isinstance(
@@ -49,7 +48,7 @@ def read(params: Mapping[str, object]) -> ClientFeatures:
             params, "capabilities.workspace.didChangeConfiguration.dynamicRegistration"
         )
         is True,
-        copilot_dialect=isinstance(options, Mapping) and "editorPluginInfo" in options,
+        copilot_dialect=_speaks_copilot(params),
     )
 
 
@@ -61,9 +60,17 @@ def pruned(params: Mapping[str, object]) -> dict[str, object]:
     """
     general: dict[str, object] = {}
     encodings = _at(params, "capabilities.general.positionEncodings")
-    if isinstance(encodings, list):
+    # Copilot's server knows UTF-16 alone: its clients count so whatever their editor offers.
+    if isinstance(encodings, list) and not _speaks_copilot(params):
         general["positionEncodings"] = [entry for entry in encodings if isinstance(entry, str)]
     return {**params, "capabilities": {"general": general}}
+
+
+def _speaks_copilot(params: Mapping[str, object]) -> bool:
+    options = _at(params, "initializationOptions")
+    return isinstance(options, Mapping) and not {"editorInfo", "editorPluginInfo"}.isdisjoint(
+        options
+    )
 
 
 def _at(value: object, path: str) -> object:

@@ -12,6 +12,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -24,6 +25,8 @@ from lsp_server.client_features import ClientFeatures
 from lsp_server.documents import Documents
 from lsp_server.generations import Generations
 from lsp_server.idle import Idle
+from lsp_server.ledger import Ledger
+from lsp_server.offers import Offers
 from lsp_server.protocol import MidspanProtocol
 from lsp_server.repository import Repositories
 from lsp_server.settings import Popup, Settings
@@ -57,12 +60,15 @@ class MidspanServer(LanguageServer):
         self.generations = Generations()
         self.suggestions = SuggestionCache()
         self.stats = Stats()
+        self.ledger = Ledger(_ledger_path)
+        self.offers = Offers(self.ledger, self.documents, lambda: self.status.current.model)
         self.idle = Idle(self)
         self.settings = Settings()
         self.toggles = Toggles()
         self.status = StatusReporter(self.send_status)
         self.configuration: Configuration  # set by features.configuration
         self.inline_seen = False  # the client has asked for inline completions
+        self.legacy_status = False  # the client knows Copilot's status of old
         self._manager: ManagerClient | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._stopped: asyncio.Future[int] | None = None
@@ -90,7 +96,8 @@ class MidspanServer(LanguageServer):
     def popup_wanted(self) -> bool:
         """Whether suggestions are offered in the completion popup."""
         if self.settings.popup is Popup.AUTO:
-            return not (self.client.inline_completion or self.inline_seen)
+            ghost_text = self.client.inline_completion or self.client.copilot_dialect
+            return not (ghost_text or self.inline_seen)
         return self.settings.popup is Popup.ALWAYS
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -116,6 +123,10 @@ class MidspanServer(LanguageServer):
         )
         if self.client.copilot_dialect:
             self.protocol.notify("didChangeStatus", fields)
+        if self.legacy_status:
+            shown = "InProgress" if status.busy else status.kind.value
+            words = {"status": shown, "message": fields["message"]}
+            self.protocol.notify("statusNotification", words)
 
     def log_to_client(self, message: str) -> None:
         """Write a line to the client's log of this server; pops up nothing."""
@@ -180,6 +191,7 @@ class MidspanServer(LanguageServer):
         if self._manager is not None:
             await self._manager.close()
         writer.close()
+        self.ledger.close()
         return code
 
     async def _handle_all(
@@ -197,3 +209,10 @@ class MidspanServer(LanguageServer):
             # A handler runs to its first await, and takes its snapshot, before the next edit.
             await asyncio.sleep(0)
         self.stop(self.protocol.exit_code(), "the client closed our stdin")
+
+
+def _ledger_path() -> Path:
+    from backends import paths
+    from lsp_server.ledger_file import NAME
+
+    return paths.state_dir() / NAME

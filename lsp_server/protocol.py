@@ -68,6 +68,7 @@ class MidspanProtocol(LanguageServerProtocol):
         # pygls would hand unknown parameters over as objects made of JSON made of objects.
         for fallback in _FALLBACKS:
             converter.register_structure_hook(fallback, lambda raw, cls: cls(**raw))
+        converter.register_structure_hook(types.TextDocumentIdentifier, _identifier)
 
     # --- incoming -------------------------------------------------------------------------
 
@@ -239,6 +240,7 @@ class MidspanProtocol(LanguageServerProtocol):
             self._server.documents.close(document.uri)
             self._server.suggestions.drop(document.uri)
             self._server.idle.closed(document)
+            self._server.offers.closed(document.uri)
             self._tell(params.text_document.uri)
 
     def _tell(self, uri: str) -> None:
@@ -278,6 +280,19 @@ def place_of(position: types.Position) -> Place:
 def position_of(place: Place) -> types.Position:
     """Our position as the wire's."""
     return types.Position(place.line, place.character)
+
+
+def _identifier(
+    raw: Any, cls: object
+) -> types.TextDocumentIdentifier | types.VersionedTextDocumentIdentifier:
+    """Structure a document's identifier; one that names a version keeps it.
+
+    The specification has no version in requests; clients of Copilot's dialect send it.
+    """
+    version = raw.get("version")
+    if isinstance(version, int) and not isinstance(version, bool):
+        return types.VersionedTextDocumentIdentifier(version=version, uri=raw["uri"])
+    return types.TextDocumentIdentifier(raw["uri"])
 
 
 def _id_of(data: dict[str, Any]) -> int | str | None:

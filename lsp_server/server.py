@@ -31,6 +31,8 @@ def create_server() -> MidspanServer:
         completion,
         config_diagnostics,
         configuration,
+        copilot,
+        copilot_legacy,
         inline_completion,
         startup,
     )
@@ -45,6 +47,8 @@ def create_server() -> MidspanServer:
         completion,
         code_actions,
         commands,
+        copilot,
+        copilot_legacy,
     )
     for feature in features:
         feature.register(server)

@@ -29,7 +29,16 @@ from backends.config_schema import (
 SECTION = "midspan"
 TABLE = "lsp"  # in config.toml
 EDITOR = "editor settings"
-_NOT_OURS = frozenset({"editorInfo", "editorPluginInfo"})  # beside ours in Copilot's dialect
+# What clients of Copilot's dialect send beside ours.
+_NOT_OURS = frozenset(
+    {
+        "copilotIntegrationId",
+        "editorConfiguration",
+        "editorInfo",
+        "editorPluginInfo",
+        "networkProxy",
+    }
+)
 _MANAGERS = frozenset({"manager", "completion", "chat", "models"})
 
 
@@ -94,6 +103,13 @@ class Settings:
         high=5000,
         scope=Scope.WINDOW,
     )
+    alternatives: int = setting(
+        2,
+        "Further suggestions to choose from, where one was asked for by hand.",
+        low=0,
+        high=9,
+        scope=Scope.WINDOW,
+    )
     multiline: Multiline = setting(
         Multiline.AUTO,
         "Suggest several lines: where the rest of the line is empty (auto), always or never.",
@@ -127,6 +143,10 @@ class Settings:
         "leaves the choice as it is.",
     )
     autostart: bool = setting(True, "Start the backend manager if it is not running.")
+    ledger: bool = setting(
+        True,
+        "Count on this machine what was suggested, accepted and kept, for `midspan stats`.",
+    )
 
 
 def _snake(key: str) -> str:

@@ -7,7 +7,10 @@ post-processor does; the reason goes to the status, and what was asked for by ha
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backends.errors import MidspanError
@@ -21,7 +24,11 @@ from lsp_server.suggestion_cache import State
 if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
 
+logger = logging.getLogger(__name__)
+
 SLOW_S = 0.2  # a suggestion that takes longer is shown to be under way
+# How a text other than the likeliest is drawn.
+DRAWN = {"temperature": 0.8, "top_p": 0.95}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class Ask:
     deadline_ms: int
     debounce_ms: int = 0
     by_hand: bool = False
+    seed: int | None = None  # None is the likeliest text; else another one is drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Answer:
     text: str
     reason: str
     model: str
+    cut: bool = False  # the time was up
 
 
 def while_typing(ls: MidspanServer, snapshot: Snapshot, *, automatic: bool) -> Ask:
@@ -96,7 +105,46 @@ async def fetch(ls: MidspanServer, snapshot: Snapshot, ask: Ask, *, ahead: bool 
     if not ask.by_hand:
         state = state_of(snapshot, ask)
         ls.suggestions.keep(state, tidied.text, model=model, epoch=epoch, ahead=ahead)
-    return Answer(tidied.text, tidied.reason, model)
+    return Answer(tidied.text, tidied.reason, model, answer.get("finish_reason") == "deadline")
+
+
+async def alternatives(
+    ls: MidspanServer,
+    snapshot: Snapshot,
+    ask: Ask,
+    *,
+    known: Iterable[str],
+    draws: int,
+    give: Callable[[str], None],
+) -> None:
+    """Draw `draws` further texts for the gap, and `give` each that is a new one, as it comes.
+
+    The texts have the document's line ends, as those `known` have. Ends quietly when the document
+    moves on, a newer request comes, the time of `ask` is up, or the manager fails: the user has a
+    suggestion already. The same request draws the same texts.
+    """
+    seen = set(known)
+    ends = time.monotonic() + ask.deadline_ms / 1000
+
+    async def draw() -> None:
+        for seed in range(1, draws + 1):
+            left_ms = round(1000 * (ends - time.monotonic()))
+            document = ls.documents.get(snapshot.uri)
+            if left_ms <= 0 or document is None or document.revision != snapshot.revision:
+                return
+            drawn = replace(ask, seed=seed, deadline_ms=left_ms, by_hand=True)
+            try:
+                answer = await fetch(ls, snapshot, drawn)
+            except MidspanError as exc:
+                logger.debug("no further suggestion: %s", exc)
+                return
+            text = answer.text.replace("\n", snapshot.line_ending)
+            if text and not answer.cut and text not in seen:
+                seen.add(text)
+                give(text)
+
+    rank = Rank.BY_HAND if ask.by_hand else Rank.TYPING
+    await ls.generations.run(snapshot.uri, draw(), rank)
 
 
 def _purpose(ask: Ask, *, ahead: bool) -> Purpose:
@@ -142,13 +190,14 @@ async def _generate(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> str:
 
 def body(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> dict[str, object]:
     """Return the manager's request for `ask`."""
+    drawn = {"temperature": 0} if ask.seed is None else {**DRAWN, "seed": ask.seed}
     return {
         "input_prefix": snapshot.before,
         "input_suffix": snapshot.after,
         "n_predict": ask.max_tokens,
         "single_line": ask.single_line,
         "deadline_ms": ask.deadline_ms,
-        "temperature": 0,
+        **drawn,
         "document": snapshot.uri,
         "path": _shown_path(ls, snapshot.path),
     }

@@ -6,12 +6,14 @@ Rule: one entry, last in the list, that the editor's filter lets through while i
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
 from lsp_server import status
 from lsp_server.documents import Document
+from lsp_server.features.commands import accepted_command
 from lsp_server.protocol import place_of, position_of
 from lsp_server.snapshot import refusal, switched_off, take
 from lsp_server.suggest import suggest, while_typing
@@ -26,6 +28,7 @@ _WORD = re.compile(r"\w*\Z")
 
 async def completion(ls: MidspanServer, params: types.CompletionParams) -> types.CompletionList:
     """Answer with one entry, or none; always to be asked again on the next key."""
+    asked = time.monotonic()
     if not ls.popup_wanted:
         return types.CompletionList(is_incomplete=False, items=[])
     document = ls.documents.get(params.text_document.uri)
@@ -39,8 +42,13 @@ async def completion(ls: MidspanServer, params: types.CompletionParams) -> types
         params.context.trigger_kind == types.CompletionTriggerKind.Invoked
     )
     text = await suggest(ls, snapshot, while_typing(ls, snapshot, automatic=not by_key))
-    items = [_item(document, cursor, text, ls.status.current.model)] if text else []
-    return types.CompletionList(is_incomplete=True, items=items)
+    if not text:
+        return types.CompletionList(is_incomplete=True, items=[])
+    latency_ms = 1000 * (time.monotonic() - asked)
+    item = _item(document, cursor, text, ls.status.current.model)
+    (item_id,) = ls.offers.made(document, cursor, [text], latency_ms=latency_ms)
+    item.command = accepted_command(item_id)
+    return types.CompletionList(is_incomplete=True, items=[item])
 
 
 def _item(document: Document, cursor: int, text: str, model: str) -> types.CompletionItem:

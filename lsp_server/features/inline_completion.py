@@ -7,57 +7,69 @@ Rule: answers with a list, never null and never an error while typing.
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 
 from lsp_server import status
 from lsp_server.documents import Document
-from lsp_server.features.commands import DID_ACCEPT
+from lsp_server.features.commands import accepted_command
 from lsp_server.protocol import place_of, position_of
 from lsp_server.snapshot import refusal, switched_off, take
-from lsp_server.suggest import suggest, while_typing
+from lsp_server.suggest import alternatives, suggest, while_typing
 
 if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
 
 INVOKED, AUTOMATIC = 1, 2
-# Copilot's dialect: the client tells what it showed and how much of it was accepted.
-DID_FOCUS = "textDocument/didFocus"
-SILENTLY_ACCEPTED = (
-    "textDocument/didShowCompletion",
-    "textDocument/didPartiallyAcceptCompletion",
-)
+MIN_FURTHER_MS = 300  # for all further suggestions, where the first one was quick
 
 
 async def inline_completion(
     ls: MidspanServer, params: types.InlineCompletionParams
 ) -> types.InlineCompletionList:
     """Answer one keystroke."""
+    asked = time.monotonic()
     ls.inline_seen = True
     automatic = params.context.trigger_kind == AUTOMATIC
     document = ls.documents.get(params.text_document.uri)
     if document is None:
         return _nothing(ls, status.NOT_OPEN)
+    # Clients of Copilot's dialect say which version they ask about.
+    if getattr(params.text_document, "version", document.version) != document.version:
+        return _nothing(ls, status.MOVED_ON)
     if reason := refusal(document) or switched_off(document, ls.settings, ls.toggles):
         return _nothing(ls, reason)
     start, end, chosen = _gap(document, params)
     snapshot = take(document, start, end, lead=chosen)
-    text = await suggest(ls, snapshot, while_typing(ls, snapshot, automatic=automatic))
+    ask = while_typing(ls, snapshot, automatic=automatic)
+    text = await suggest(ls, snapshot, ask)
     if not text:
         return types.InlineCompletionList(items=[])
-    return types.InlineCompletionList(items=[_item(document, start, end, chosen + text)])
-
-
-async def did_focus(ls: MidspanServer, params: Any) -> None:
-    """Make ready the document that the user turned to."""
-    try:
-        uri = str(params["textDocument"]["uri"])
-    except (TypeError, KeyError):
-        return  # the focus is on no document
-    document = ls.documents.get(uri)
-    if document is not None:
-        ls.idle.focused(document)
+    took_ms = 1000 * (time.monotonic() - asked)
+    texts = [text]
+    if not automatic:
+        # As long again at most: the first one waits for the others.
+        time_left = max(round(took_ms), MIN_FURTHER_MS)
+        await alternatives(
+            ls,
+            snapshot,
+            replace(ask, deadline_ms=time_left),
+            known=texts,
+            draws=ls.settings.alternatives,
+            give=texts.append,
+        )
+        if document.revision != snapshot.revision:
+            return _nothing(ls, status.MOVED_ON)
+    ids = ls.offers.made(document, start + len(chosen), texts, lead=chosen, latency_ms=took_ms)
+    return types.InlineCompletionList(
+        items=[
+            item(document, start, end, chosen + text, item_id)
+            for text, item_id in zip(texts, ids, strict=True)
+        ]
+    )
 
 
 def _gap(document: Document, params: types.InlineCompletionParams) -> tuple[int, int, str]:
@@ -75,11 +87,14 @@ def _gap(document: Document, params: types.InlineCompletionParams) -> tuple[int,
     return cursor, cursor, ""
 
 
-def _item(document: Document, start: int, end: int, text: str) -> types.InlineCompletionItem:
+def item(
+    document: Document, start: int, end: int, text: str, item_id: str
+) -> types.InlineCompletionItem:
+    """Return the item that puts `text` between two offsets of one line."""
     return types.InlineCompletionItem(
         insert_text=text,
         range=types.Range(position_of(document.place(start)), position_of(document.place(end))),
-        command=types.Command(title="Accepted", command=DID_ACCEPT, arguments=[document.uri]),
+        command=accepted_command(item_id),
     )
 
 
@@ -114,9 +129,3 @@ def register(ls: MidspanServer) -> None:
     method = types.TEXT_DOCUMENT_INLINE_COMPLETION
     ls.protocol.tolerations[method] = tolerate_trigger_kinds()
     ls.feature(method, types.InlineCompletionOptions())(inline_completion)
-    ls.feature(DID_FOCUS)(did_focus)
-    for notification in SILENTLY_ACCEPTED:
-
-        @ls.feature(notification)
-        async def accept(ls: MidspanServer, params: object) -> None:
-            """Nothing is done with it."""

@@ -24,6 +24,9 @@ class FakeManager:
     """Stands in for `backends.client.ManagerClient`."""
 
     content: str = "pass"
+    contents: list[str] = field(default_factory=list)  # of the first answers, before `content`
+    reasons: list[str] = field(default_factory=list)  # why these ended
+    hang_from: int | None = None  # the number of the first request that hangs
     error: Exception | None = None
     hang: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -44,18 +47,19 @@ class FakeManager:
             return self._answer("")
         self.asked.append(body)
         self.started.set()
-        if self.hang:
+        if self.hang or (self.hang_from is not None and len(self.asked) >= self.hang_from):
             try:
                 await self.release.wait()
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
-        return self._answer(self.content)
+        content = self.contents.pop(0) if self.contents else self.content
+        return self._answer(content, self.reasons.pop(0) if self.reasons else "stop")
 
-    def _answer(self, content: str) -> dict[str, Any]:
+    def _answer(self, content: str, reason: str = "stop") -> dict[str, Any]:
         if self.error:
             raise self.error
-        return {"content": content, "model": "fake-1b", "finish_reason": "stop"}
+        return {"content": content, "model": "fake-1b", "finish_reason": reason}
 
     async def get(self, path: str, **_: object) -> dict[str, Any]:
         if self.error:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from backends import errors
-from tests.lsp_server.session import URI, Session
+from tests.lsp_server.session import URI, Session, at
 
 TEXT = "def f(a):\n    \n\nx = 1\n"
 
@@ -60,13 +60,13 @@ async def test_single_line_follows_the_setting_and_the_line(
     await session.start(options={"multiline": multiline, "maxTokens": 50, "maxTokensLine": 9})
     session.open(TEXT)
     await session.items(session.ghost(*where, triggerKind=kind))
-    (body,) = session.manager.asked
+    body = session.manager.asked[0]
     assert (body["single_line"], body["n_predict"]) == (single, 9 if single else 50), why
 
 
 async def test_trigger_kinds_counted_from_zero_are_understood(session: Session):
     """languageclient 9 sends VS Code's 0 and 1; after the first 0 a 1 means automatic."""
-    await session.start()
+    await session.start(options={"alternatives": 0})
     session.open(TEXT)
     for character, kind in enumerate((1, 0, 1, 2), start=2):
         await session.items(session.ghost(0, character, triggerKind=kind))
@@ -296,11 +296,46 @@ async def test_debounce_waits_and_gives_way(session: Session):
     assert len(session.manager.asked) == 1
 
 
-async def test_copilot_dialect_notifications_are_accepted_silently(session: Session):
-    plugin = {"editorInfo": {"name": "x"}, "editorPluginInfo": {"name": "y"}}
-    await session.start(options=plugin)
-    for name in ("didFocus", "didShowCompletion", "didPartiallyAcceptCompletion"):
-        session.notify(f"textDocument/{name}", {"item": {"insertText": "x"}, "acceptedLength": 3})
-    await session.until(lambda m: m.get("method") == "didChangeStatus")
-    await session.status(kind="Normal")
-    assert not [m for m in session.messages if "window/" in m.get("method", "")]
+async def test_asked_for_by_hand_gives_several_to_choose_from(session: Session):
+    """As the specification says of `Invoked`; drawn with fixed seeds, each text once."""
+    await session.start(options={"alternatives": 3})
+    session.open(TEXT)
+    session.manager.contents = ["return a", "return a + 1", "return a", "pass"]
+    items = await session.items(session.ghost(1, 4, triggerKind=1))
+    assert [item["insertText"] for item in items] == ["return a", "return a + 1", "pass"]
+    assert len({item["command"]["arguments"][0] for item in items}) == 3
+    assert [body.get("seed") for body in session.manager.asked] == [None, 1, 2, 3]
+    assert [body["temperature"] > 0 for body in session.manager.asked] == [False, True, True, True]
+
+
+async def test_text_whose_time_was_up_is_no_alternative(session: Session):
+    await session.start(options={"alternatives": 1})
+    session.open(TEXT)
+    session.manager.contents = ["return a", "return a +"]
+    session.manager.reasons = ["stop", "deadline"]
+    items = await session.items(session.ghost(1, 4, triggerKind=1))
+    assert [item["insertText"] for item in items] == ["return a"]
+
+
+async def test_edit_while_alternatives_are_drawn_leaves_no_suggestion(session: Session):
+    await session.start(options={"alternatives": 1})
+    session.open(TEXT)
+    session.manager.hang_from = 2
+    asked = session.ghost(1, 4, triggerKind=1)
+    while len(session.manager.asked) < 2:
+        await asyncio.sleep(0.01)
+    session.send(session.edit("y", 1, 4))
+    assert await session.items(asked) == []
+    assert session.manager.cancelled == 1
+
+
+@pytest.mark.parametrize(("version", "count"), [(1, 0), (2, 1), (3, 0), (None, 1), ("2", 1)])
+async def test_request_about_another_version_is_empty(session: Session, version, count):
+    await session.start()
+    session.open(TEXT)
+    session.send(session.edit("y", 3, 5))  # to version 2
+    params = at(1, 4)
+    params["textDocument"]["version"] = version
+    params["formattingOptions"] = {"tabSize": 4, "insertSpaces": True}
+    answer = await session.call("textDocument/inlineCompletion", params)
+    assert len(answer["result"]["items"]) == count

@@ -8,7 +8,7 @@ from tests.lsp_server.session import URI, Session
 
 TEXT = "def f(a):\n    \n\nx = 1\n"
 SHOWN = "return a + 1\n    # done"
-QUIET = {"prefetch": False}
+QUIET = {"prefetch": False, "alternatives": 0}
 
 
 @pytest.fixture
