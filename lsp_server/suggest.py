@@ -199,11 +199,11 @@ def body(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> dict[str, object]:
         "deadline_ms": ask.deadline_ms,
         **drawn,
         "document": snapshot.uri,
-        "path": _shown_path(ls, snapshot.path),
+        "path": shown_path(ls, snapshot.path),
     }
 
 
-def _shown_path(ls: MidspanServer, path: str) -> str:
+def shown_path(ls: MidspanServer, path: str) -> str:
     """The path as a model sees it: from its workspace folder on, so that no home folder shows."""
     folders = (folder.uri for folder in ls.workspace.folders.values())
     for root in (ls.workspace.root_path, *map(_path_of, folders)):
