@@ -66,9 +66,15 @@ def load(request: Load) -> MlxModel:
     device = _device(hardware.wished_device(settings.device))
     header = model_folder.read(Path(request.path))
     mx.set_cache_limit(FREED_BYTES)
+    if device.type == mx.cpu:
+        # It would run a C++ compiler, and a thread's compiled functions may end the process by
+        # SIGABRT where the thread and the process end at the same time.
+        mx.disable_compile()
     try:
-        with mx.stream(device):
-            loaded = MlxModel(_read(header, settings), header, settings, device)
+        # One for loading and for all passes, which come from different threads.
+        stream = mx.new_thread_unsafe_stream(device)
+        with mx.stream(stream):
+            loaded = MlxModel(_read(header, settings), header, settings, stream)
     except MidspanError:
         raise
     except Exception as exc:  # what mlx-lm makes of a configuration it does not expect
@@ -168,10 +174,10 @@ class MlxModel:
     can_steer = False
 
     def __init__(
-        self, model: nn.Module, header: FolderHeader, settings: ModelSettings, device: Any
+        self, model: nn.Module, header: FolderHeader, settings: ModelSettings, stream: Any
     ) -> None:
         self._model = model
-        self._device = device
+        self._stream = stream
         self._piece = FIRST_PIECE
         weights = [array for _, array in tree_flatten(model.parameters())]
         self.model_bytes = sum(array.nbytes for array in weights)
@@ -190,7 +196,7 @@ class MlxModel:
         self._sequences = [self._kind.new() for _ in range(MAX_SEQUENCES)]
         self._vocabulary = HfVocabulary(header, width)
         self.vocab = self._vocabulary.info
-        version, where = metadata.version("mlx-lm"), str(device.type).rpartition(".")[2]
+        version, where = metadata.version("mlx-lm"), str(stream.device.type).rpartition(".")[2]
         size = self.model_bytes >> 20
         self.description = f"{header.architecture} {size} MB, mlx-lm {version} on {where}"
 
@@ -245,7 +251,7 @@ class MlxModel:
             raise CacheFull
         fed = [self._sequences[feed.sequence] for feed in feeds]
         try:
-            with mx.stream(self._device):
+            with mx.stream(self._stream):
                 rest = [
                     self._prefill(cells, feed, abort)
                     for cells, feed in zip(fed, feeds, strict=True)
