@@ -47,6 +47,7 @@ class SteeringUse:
 
     name: str
     coefficient: float
+    version: str = ""  # which file had that name when the request began; the engine's to say
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from backends.config_schema import (
 )
 
 PREFIX = "MIDSPAN_"
-NO_SETTINGS = frozenset({"MIDSPAN_MODELS_DIR"})  # a folder (backends.paths)
+NO_SETTINGS = frozenset({"MIDSPAN_MODELS_DIR", "MIDSPAN_VECTORS_DIR"})  # folders (backends.paths)
 
 
 def variable(key: Key) -> str:

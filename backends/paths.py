@@ -87,6 +87,15 @@ def models_dir() -> Path:
     return Path(platformdirs.user_data_dir("midspan", appauthor=False), "models")
 
 
+def vectors_dir() -> Path:
+    """Return the folder of the user's steering vectors; need not exist."""
+    if explicit := os.environ.get("MIDSPAN_VECTORS_DIR"):
+        return Path(explicit)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("midspan", appauthor=False), "steering")
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step, readable by the user alone. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

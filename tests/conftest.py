@@ -29,7 +29,7 @@ Env = dict[str, str]
 def private_env(folder: Path) -> Env:
     """Return an environment in which midspan touches nothing outside `folder`."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MIDSPAN_")}
-    for name in ("RUNTIME", "STATE", "MODELS"):
+    for name in ("RUNTIME", "STATE", "MODELS", "VECTORS"):
         path = folder / name.lower()
         path.mkdir(mode=0o700)
         env[f"MIDSPAN_{name}_DIR"] = str(path)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from backends.backend import ChatRequest, InfillRequest
+from backends.backend import ChatRequest, InfillRequest, SteeringUse
 from backends.decoding.chat_prompt import ChatPrompt
 from backends.decoding.chat_writer import ChatWriter
 from backends.decoding.copying import Copier, CopyWeights
@@ -20,7 +20,7 @@ from backends.decoding.healing import VocabularyIndex
 from backends.decoding.prefix_cache import Entry, PrefixCache
 from backends.decoding.prompting import Prompter, TokenPrompt
 from backends.decoding.speculation import Draft
-from backends.decoding.token_model import Feed, TokenModel
+from backends.decoding.token_model import Feed, Steerable, TokenModel
 from backends.decoding.writing import InfillWriter
 from backends.errors import Unsupported
 
@@ -104,8 +104,9 @@ class Starter:
         Raises MidspanError.
         """
         request = waiting.request
-        if request.steering and not self._model.can_steer:
-            raise Unsupported(f"Steering needs another engine than {self._model.description}.")
+        if request.steering:
+            request = replace(request, steering=self._resolved(request.steering))
+            waiting = replace(waiting, request=request)
         if isinstance(request, InfillRequest):
             return self._start_infill(waiting, request)
         return self._start_chat(waiting, request)
@@ -126,6 +127,12 @@ class Starter:
         prompt, writer = generation.prompt, generation.writer
         if self._chats and isinstance(prompt, ChatPrompt) and isinstance(writer, ChatWriter):
             self._chats.remember(prompt, writer)
+
+    def _resolved(self, steering: tuple[SteeringUse, ...]) -> tuple[SteeringUse, ...]:
+        model = self._model
+        if not (model.can_steer and isinstance(model, Steerable)):
+            raise Unsupported(f"Steering needs another engine than {model.description}.")
+        return model.resolve_steering(steering)
 
     def _start_infill(self, waiting: Waiting, request: InfillRequest) -> Generation | None:
         prompt = self._prompter.prompt(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -112,4 +112,17 @@ class TokenModel(Protocol):
 
     def close(self) -> None:
         """Unload the model."""
+        ...
+
+
+@runtime_checkable
+class Steerable(Protocol):
+    """What a model with `can_steer` offers beside `TokenModel`."""
+
+    def resolve_steering(self, uses: Sequence[SteeringUse]) -> tuple[SteeringUse, ...]:
+        """Find the vectors of a request and return their uses with `version`, for its feeds.
+
+        Raises MidspanError where one is unknown or was made for another model: here, since what
+        fails in `forward` fails for every request in the batch.
+        """
         ...

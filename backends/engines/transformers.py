@@ -33,12 +33,14 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from backends import cache_spec, engine_settings, memory, model_folder
+from backends.backend import SteeringUse
 from backends.cache_spec import ModelCacheSpec
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
-from backends.engines import hf_attention, hf_options
+from backends.engines import hf_attention, hf_options, hf_steering
 from backends.engines.hf_attention import Attention, PackedTexts
 from backends.engines.hf_cells import Plain, Work
 from backends.engines.hf_options import Options
+from backends.engines.hf_steering import HfSteering
 from backends.engines.hf_vocabulary import HfVocabulary
 from backends.engines.hf_whole import WholeTexts
 from backends.errors import (
@@ -155,13 +157,12 @@ def _as_load_failed(header: FolderHeader) -> Iterator[None]:
 class TransformersModel:
     """A `TokenModel` over one transformers model."""
 
-    can_steer = False
-
     def __init__(self, module: Any, header: FolderHeader, options: Options, request: Load) -> None:
         """Take a model and its folder. Raises Unsupported where it can't be run in parts."""
         self._module = module
         self._forward: Callable[..., Any] = module
         self._abort: Callable[[], bool] = lambda: False
+        self.steering: HfSteering | None = None
         self.max_batch = request.settings.batch or BATCH
         self.model_bytes = sum(map(_bytes, (*module.parameters(), *module.buffers())))
         threads = torch.get_num_threads()
@@ -178,6 +179,9 @@ class TransformersModel:
         else:
             self._hook(module)
         self._prove(expected, header, TOLERANCE[options.dtype])
+        if not options.compile:
+            self.steering = self._steering(module, header)
+        self.can_steer = self.steering is not None
         self._keep_cells_as(options, header)
         cell_bytes, state_bytes = self._measure()
         trained = _context(module.config, header)
@@ -235,6 +239,17 @@ class TransformersModel:
                 f"{header.name}: what transformers' {header.architecture} keeps of a text has "
                 "other types than keys and values: leave kv_type empty."
             )
+
+    def _steering(self, module: Any, header: FolderHeader) -> HfSteering | None:
+        """Return the hooks for steering, where the layers' states are what those expect."""
+        layers = hf_steering.decoder_layers(module)
+        if not layers or not isinstance(self._texts, PackedTexts):
+            return None
+        steering = HfSteering(layers, header)
+        with steering.recorded(len(layers) - 1) as passes:
+            self.forward([Feed(0, self._probe().tolist()[:2])], lambda: False)
+        self.free(0)
+        return steering if passes[0].shape == (2, header.embedding_length) else None
 
     def _measure(self) -> tuple[int, int]:
         """Return the bytes that each token takes, and those that each sequence does."""
@@ -296,9 +311,23 @@ class TransformersModel:
             feed = feeds[index]
             wanted = max(0, end - max(begin, len(feed.tokens) - feed.outputs))
             works.append(Work(feed.sequence, feed.tokens[begin:end], wanted))
-        rows = iter(self._texts.run(works, self._forward).float().cpu().numpy())
+        with self._steered(works, [feeds[index].steering for index, _, _ in parts]):
+            rows = iter(self._texts.run(works, self._forward).float().cpu().numpy())
         for (index, _, _), work in zip(parts, works, strict=True):
             results[index].extend(islice(rows, work.wanted))
+
+    def resolve_steering(self, uses: Sequence[SteeringUse]) -> tuple[SteeringUse, ...]:
+        """Find a request's vectors; see `Steerable`."""
+        if self.steering is None:
+            raise Unsupported(f"{self.description} can't be steered.")
+        return self.steering.resolve(uses)
+
+    def _steered(
+        self, works: Sequence[Work], uses: Sequence[tuple[SteeringUse, ...]]
+    ) -> contextlib.AbstractContextManager[None]:
+        if self.steering is None or not any(uses):
+            return contextlib.nullcontext()
+        return self.steering.applied(works, uses)
 
     # -- sequences ----------------------------------------------------------------------------
 

@@ -330,10 +330,19 @@ class Steerable(HashModel):
         super().__init__()
         self.can_steer = True
         self.seen: list[tuple[SteeringUse, ...]] = []
+        self.file = "1"  # where vectors are kept
+
+    def resolve_steering(self, uses: Sequence[SteeringUse]) -> tuple[SteeringUse, ...]:
+        if any(use.name == "nobody's" for use in uses):
+            raise BadRequest("no such vector")
+        return tuple(replace(use, version=self.file) for use in uses)
 
     def forward(self, feeds: Sequence[Feed], abort: Callable[[], bool]) -> list[Any]:
         self.seen += [feed.steering for feed in feeds]
-        shift = [sum(int(use.coefficient * 1000) for use in feed.steering) for feed in feeds]
+        shift = [
+            sum(int(use.coefficient * 1000) * int(use.version) for use in feed.steering)
+            for feed in feeds
+        ]
         steered = [
             replace(feed, tokens=[token + (n << 12) for token in feed.tokens])
             for feed, n in zip(feeds, shift, strict=True)
@@ -360,8 +369,19 @@ def test_cells_are_never_shared_between_different_steering() -> None:
     with chatting(model) as engine:
         assert texts(engine, [(), calm, bold]) == cold
         assert texts(engine, [(), calm, bold]) == cold, "and again, from the cache"
-        assert {(), calm, bold} <= set(model.seen)
+        resolved = {model.resolve_steering(use) for use in ((), calm, bold)}
+        assert resolved <= set(model.seen)
+        model.file = "3"  # another vector of the same name
+        assert not set(texts(engine, [calm, bold])) & set(cold)
     assert len(set(cold)) == 6
+
+
+def test_a_vector_that_is_unknown_fails_its_own_request_alone() -> None:
+    with chatting(Steerable()) as engine:
+        good = engine.submit(ask("go on", session="s", max_tokens=40))
+        bad = engine.chat(ask("go", steering=(SteeringUse("nobody's", 1.0),)))
+        assert isinstance(bad.error, BadRequest)
+        assert engine.wait(good).error is None
 
 
 def test_steering_is_refused_where_the_engine_has_none() -> None:
