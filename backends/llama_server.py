@@ -14,7 +14,6 @@ import os
 import secrets
 import signal
 import sys
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -25,17 +24,11 @@ import msgspec
 from backends import catalogue, engine_settings, engines, frames, memory
 from backends.backend import Capabilities, ChatRequest, Chunk, InfillRequest
 from backends.catalogue import Header
+from backends.child_words import ChildWords
 from backends.config import ModelSettings
 from backends.engines.llama_server import NotStarted, Options, Ready, Said
-from backends.errors import BackendError, LoadFailed, ModelFileError, WorkerDied, WorkerTimeout
-from backends.local import (
-    END_TIMEOUT,
-    KEPT_LINES,
-    LOAD_TIMEOUT,
-    MAX_STDERR_LINE,
-    WorkerCrashed,
-    signal_name,
-)
+from backends.errors import BackendError, LoadFailed, ModelFileError, WorkerDied
+from backends.local import END_TIMEOUT, LOAD_TIMEOUT
 from backends.remote.backend import RemoteBackend
 from fim.templates import NoFim
 
@@ -65,12 +58,11 @@ class LlamaServer:
         self._no_chat_reason = no_chat_reason
         self._remote: RemoteBackend | None = None
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self._said: deque[str] = deque(maxlen=KEPT_LINES)
         self._closing = False
         self._dead: BackendError | None = None
         self._hung = False
         self._examination: asyncio.Task[None] | None = None
-        self._stderr = asyncio.create_task(self._read_stderr())
+        self._words = ChildWords(process, f"server of {name}")
         self._watcher = asyncio.create_task(self._watch())
 
     @classmethod
@@ -229,8 +221,8 @@ class LlamaServer:
         self._closing = True
         self._kill()
         await self._process.wait()
-        await asyncio.wait({self._watcher, self._stderr}, timeout=END_TIMEOUT)
-        for task in (self._watcher, self._stderr, self._examination):
+        await asyncio.wait({self._watcher, self._words.reading}, timeout=END_TIMEOUT)
+        for task in (self._watcher, self._words.reading, self._examination):
             if task is not None:
                 task.cancel()
         if self._remote is not None:
@@ -252,7 +244,7 @@ class LlamaServer:
             with contextlib.suppress(msgspec.MsgspecError):
                 self._take(msgspec.json.decode(line, type=Said))
         await self._process.wait()
-        await asyncio.wait({self._stderr}, timeout=0.05)
+        await asyncio.wait({self._words.reading}, timeout=0.05)
         self._ended()
 
     def _take(self, said: Said) -> None:
@@ -270,34 +262,12 @@ class LlamaServer:
             self._ready.exception()  # taken: nobody may be waiting any more
 
     def _ended(self) -> None:
-        status = self._process.returncode or 0
-        how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended ({status})"
-        said = f" Its last words: {self._said[-1]}" if self._said and status >= 0 else ""
-        error: BackendError = WorkerDied(f"The server of {self._name} {how}.{said}")
-        if self._hung:
-            error = WorkerTimeout(f"The server of {self._name} did not answer and was killed.")
         was_loading = not self._ready.done()
-        reason = f"{error} It was still loading."
-        self._not_ready(WorkerCrashed(reason, -status) if status < 0 else LoadFailed(reason))
+        error = self._words.end(hung=self._hung)
+        self._not_ready(self._words.end_of_load(error))
         self._dead = error
         if not self._closing and not was_loading:
             self._on_exit(WorkerDied(str(error)))
-
-    async def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
-        rest = b""
-        while data := await self._process.stderr.read(MAX_STDERR_LINE):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                self._log(line)
-            rest = rest[-MAX_STDERR_LINE:]
-        self._log(rest)
-
-    def _log(self, line: bytes) -> None:
-        text = line[:MAX_STDERR_LINE].decode(errors="replace").strip()
-        if text:
-            self._said.append(text)
-            logger.info("server %s [%d]: %s", self._name, self._process.pid, text)
 
 
 def _options(load: frames.Load, header: Header, key: str) -> Options:

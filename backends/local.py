@@ -15,13 +15,13 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from backends import frames
 from backends.backend import Capabilities, ChatRequest, Chunk, InfillRequest
 from backends.backups import Backups, Joiner, parts
+from backends.child_words import ChildWords
 from backends.errors import (
     BackendError,
     LoadFailed,
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 WORKER_COMMAND = (sys.executable, "-P", "-m", "backends.worker")
 LOAD_TIMEOUT = 600.0  # seconds; a large model from a slow disk
 END_TIMEOUT = 3.0  # seconds between the end of a worker's input and its death by SIGKILL
-KEPT_LINES = 20  # of its stderr, for the reason of a failure
-MAX_STDERR_LINE = 4096  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,6 @@ class Liveness:
 
     ping_every: float = 5.0  # while requests are under way
     pong_within: float = 10.0
-
-
-class WorkerCrashed(WorkerDied):
-    """The worker was killed by a signal before it had loaded its model."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +72,6 @@ class LocalBackend:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._owners: dict[str, int] = {}  # document or session → its newest request
-        self._said: deque[str] = deque(maxlen=KEPT_LINES)
         self._loaded: asyncio.Future[frames.Loaded] = asyncio.get_running_loop().create_future()
         self._last_pong = 0.0
         self._pings: dict[int, asyncio.Future[frames.Pong]] = {}
@@ -96,7 +85,7 @@ class LocalBackend:
         self._closing = False
         self._hung = False
         self._reader = asyncio.create_task(self._read())
-        self._stderr = asyncio.create_task(self._read_stderr())
+        self._words = ChildWords(process, f"worker of {name}")
         self._pinger = asyncio.create_task(self._ping())
 
     @classmethod
@@ -283,9 +272,9 @@ class LocalBackend:
         await self._process.wait()
         self._pinger.cancel()
         # Its pipes are at their end now, unless a child of its own holds them.
-        await asyncio.wait({self._reader, self._stderr}, timeout=END_TIMEOUT)
+        await asyncio.wait({self._reader, self._words.reading}, timeout=END_TIMEOUT)
         self._reader.cancel()
-        self._stderr.cancel()
+        self._words.reading.cancel()
 
     def _kill(self) -> None:
         # Not Process.kill: it may reap the process, and nobody learns how it ended (gh-127049).
@@ -327,7 +316,7 @@ class LocalBackend:
             logger.error("worker %s sent no frame: %s", self._name, exc)
         self._kill()  # it may have closed its output only
         await self._process.wait()
-        await asyncio.wait({self._stderr}, timeout=0.05)
+        await asyncio.wait({self._words.reading}, timeout=0.05)
         self._ended()
 
     async def _read_frames(self) -> None:
@@ -376,19 +365,9 @@ class LocalBackend:
             self._loaded.exception()  # taken: nobody may be waiting any more
 
     def _ended(self) -> None:
-        status = self._process.returncode or 0
-        how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended ({status})"
-        said = f" Its last words: {self._said[-1]}" if self._said and status >= 0 else ""
         was_loading = not self._loaded.done()
-        error: BackendError
-        if self._hung:
-            error = WorkerTimeout(f"The worker of {self._name} did not answer and was killed.")
-        else:
-            error = WorkerDied(f"The worker of {self._name} {how}.{said}")
-        if status < 0:
-            self._not_loaded(WorkerCrashed(f"{error} It was still loading.", -status))
-        else:
-            self._not_loaded(LoadFailed(f"{error} It was still loading."))
+        error = self._words.end(hung=self._hung)
+        self._not_loaded(self._words.end_of_load(error))
         self._dead = error
         for pending in self._pending.values():
             pending.answers.put_nowait(error)
@@ -397,24 +376,6 @@ class LocalBackend:
                 asked.set_exception(error)
         if not self._closing and not was_loading:
             self._on_exit(WorkerDied(str(error)))
-
-    async def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
-        rest = b""
-        while data := await self._process.stderr.read(MAX_STDERR_LINE):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                self._log(line)
-            if len(rest) >= MAX_STDERR_LINE:
-                self._log(rest)
-                rest = b""
-        self._log(rest)
-
-    def _log(self, line: bytes) -> None:
-        text = line[:MAX_STDERR_LINE].decode(errors="replace").strip()
-        if text:
-            self._said.append(text)
-            logger.info("worker %s [%d]: %s", self._name, self._process.pid, text)
 
     async def _ping(self) -> None:
         """While requests are under way, expect the worker to answer pings; kill it if it won't."""
@@ -432,11 +393,3 @@ class LocalBackend:
                 self._hung = True
                 self._kill()
                 return
-
-
-def signal_name(number: int) -> str:
-    """Return what a signal is called."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

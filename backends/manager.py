@@ -19,6 +19,7 @@ from backends import catalogue, factory, lifecycle, memory
 from backends.backend import Backend, Capabilities
 from backends.backups import KeepsCells
 from backends.catalogue import Catalogue, Model
+from backends.child_words import WorkerCrashed
 from backends.config import Settings
 from backends.errors import (
     BackendError,
@@ -35,7 +36,6 @@ from backends.factory import Wishes, Workers
 from backends.frames import Snapshot
 from backends.handover import Fingerprint, Handovers, Kept, computed
 from backends.lifecycle import Models, ModelState, Purpose, Slot
-from backends.local import WorkerCrashed
 from backends.remembered import Remembered, Selection
 from backends.snapshot_files import SnapshotFiles
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import stat
@@ -30,7 +31,8 @@ from backends.manager import Manager
 from backends.remembered import Remembered
 from tests.backends.llama_server_binary import __file__ as program
 
-pytest.importorskip("xllamacpp")
+if importlib.util.find_spec("xllamacpp") is None:
+    pytest.skip("the extra 'llama-server' is not installed", allow_module_level=True)
 
 TEXT = "import os\n\n\ndef name(path):\n    return os.path.basename(path)\n" * 8
 SERVED = ModelSettings(path=str(starter.path()), engine="llama-server")

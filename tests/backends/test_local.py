@@ -14,9 +14,10 @@ import pytest_asyncio
 
 from backends import frames, starter
 from backends.backend import ChatRequest, FinishReason, InfillRequest, Message, Role
+from backends.child_words import WorkerCrashed
 from backends.config import ModelSettings
 from backends.errors import LoadFailed, WorkerDied, WorkerTimeout
-from backends.local import LocalBackend, WorkerCrashed
+from backends.local import LocalBackend
 from tests.backends.conftest import FAKE_WORKER, FAST_LIVENESS
 
 

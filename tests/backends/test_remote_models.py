@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -23,7 +24,8 @@ from backends.remembered import Remembered
 from tests.backends import gguf_files
 from tests.backends.conftest import MakeManager
 
-pytest.importorskip("xllamacpp")
+if importlib.util.find_spec("xllamacpp") is None:
+    pytest.skip("the extra 'llama-server' is not installed", allow_module_level=True)
 
 TEXT = "import os\n\n\ndef name(path):\n    return os.path.basename(path)\n" * 8
 
