@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("lsp_server.cli.demo:demo", "Type a function with ghost text, live in the terminal."),
     "models": ("lsp_server.cli.models:models", "List, choose, add and remove models."),
     "config": ("lsp_server.cli.config:config", "Show the configuration and check it."),
+    "stats": ("lsp_server.cli.stats:stats", "Say what was suggested and accepted, and how fast."),
     "doctor": ("lsp_server.cli.doctor:doctor", "Check this installation and say what to do."),
     "bench": ("lsp_server.cli.bench:bench", "Run a benchmark."),
 }

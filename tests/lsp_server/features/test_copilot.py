@@ -319,3 +319,40 @@ async def test_old_panel_sends_solutions_and_their_end(session: Session):
     assert [s["completionText"] for s in sent] == ["return a", "return b", "pass"]
     assert len({s["solutionId"] for s in sent}) == 3
     assert [s["score"] for s in sent] == sorted((s["score"] for s in sent), reverse=True)
+
+
+# --- kept --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rewrite", "kept"), [(None, 1), ("nothing of it", 0), ("closed", None)])
+async def test_accepted_text_is_looked_for_later(session: Session, monkeypatch, rewrite, kept):
+    monkeypatch.setattr("lsp_server.offers.KEPT_AFTER_S", 0.1)
+    monkeypatch.setattr("lsp_server.ledger.WRITE_AFTER_S", 0.02)
+    written = []
+    monkeypatch.setattr(
+        "lsp_server.ledger.Ledger._write", lambda self, rows: written.extend(rows) or True
+    )
+    item = await shown_item(session, "return a + b")
+    session.send(session.edit("return a + b", 1, 4))
+    session.notify("workspace/executeCommand", item["command"])
+    await session.call("workspace/executeCommand", item["command"])
+    if rewrite == "closed":
+        session.notify("textDocument/didClose", {"textDocument": {"uri": URI}})
+    elif rewrite is not None:
+        session.send(session.erase(1, 4, 16), session.edit(rewrite, 1, 4))
+    await asyncio.sleep(0.3)
+    for _ in range(200):
+        counts = {row.what: row.n for row in written}
+        if kept is None or Count.CHECKED in counts:
+            break
+        await asyncio.sleep(0.05)
+    assert counts.get(Count.KEPT, 0) == (kept or 0)
+    assert (Count.CHECKED in counts) is (kept is not None)
+
+
+async def test_ledger_is_switched_off_by_its_setting(session: Session):
+    await session.start(options={"ledger": False})
+    session.open(TEXT)
+    (item,) = await session.items(session.ghost(1, 4))
+    await session.call("workspace/executeCommand", item["command"])
+    assert counted(session) == {}
