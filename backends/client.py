@@ -21,6 +21,7 @@ from backends.state import Endpoint
 MAX_LINE = 16 * 1024  # bytes of a header line
 MAX_HEADERS = 64
 MAX_BODY = 64 * 1024 * 1024
+ENDING_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)  # seconds, while a manager that was killed is going
 
 
 class _NoAnswer(Exception):  # noqa: N818 - a signal to try again, never seen by callers
@@ -97,9 +98,8 @@ class ManagerClient:
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(
             "utf-8", "replace"
         )
-        endpoint = await self.ensure()
         try:
-            connection = await _connect(endpoint)
+            connection = await self._connected()
             try:
                 async with aclosing(self._events(connection, path, text)) as events:
                     while True:
@@ -180,8 +180,17 @@ class ManagerClient:
                 return await self._exchange(await _connect(self._endpoint), method, path, body)
             except (_NoAnswer, ConnectionError):
                 self._endpoint = None
-        endpoint = await self.ensure()
-        return await self._exchange(await _connect(endpoint), method, path, body)
+        return await self._exchange(await self._connected(), method, path, body)
+
+    async def _connected(self) -> _Connection:
+        """Connect to the manager that is found, or started. Raises ManagerUnavailable, OSError."""
+        for pause in ENDING_PAUSES:
+            try:
+                return await _connect(await self.ensure())
+            except ConnectionRefusedError:
+                # It is just ending: its socket is closed, its process not yet gone.
+                await asyncio.sleep(pause)
+        return await _connect(await self.ensure())
 
     async def _exchange(
         self, connection: _Connection, method: str, path: str, body: bytes

@@ -251,6 +251,25 @@ async def test_client_starts_the_manager_and_survives_its_death(private_dirs: Pa
             await asyncio.to_thread(launcher.stop, endpoint)
 
 
+async def test_client_waits_for_a_manager_that_is_just_ending(
+    private_dirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A killed process closes its socket before its pid is gone.
+    client = ManagerClient()
+    found = launcher.find
+    try:
+        first = await client.ensure()
+        os.kill(first.pid, signal.SIGKILL)
+        stale = iter([first, first])
+        monkeypatch.setattr(launcher, "find", lambda: next(stale, None) or found())
+        assert (await client.get("/api/models/current", timeout=60))["state"] == "stopped"
+    finally:
+        await client.close()
+        endpoint: Any = found()
+        if endpoint is not None:
+            await asyncio.to_thread(launcher.stop, endpoint)
+
+
 async def test_cancelling_while_the_manager_starts_does_not_break_the_next_call(
     private_dirs: Path,
 ) -> None:
