@@ -1,7 +1,7 @@
-/** Tells the server what became of its suggestions: shown, accepted in part, accepted by word. */
+/** Tells the server what became of its suggestions: shown, and accepted in part. */
 
 import { commands, Disposable, window, workspace } from 'vscode';
-import type { InlineCompletionItem, Position, Range, TextDocument, TextDocumentChangeEvent } from 'vscode';
+import type { InlineCompletionItem, Position, TextDocument, TextDocumentChangeEvent } from 'vscode';
 import type { LanguageClient } from 'vscode-languageclient/node';
 
 import { Offer } from './acceptance';
@@ -11,11 +11,16 @@ import type { Latency } from './latency';
 // VS Code paints ghost text within a frame or two of the answer, if it shows it.
 const SHOWN_AFTER_MS = 60;
 
-type Item = { insertText: string; range: Range; command?: unknown };
+/** An item that may be shown: the server's own words for it, and what became of it. */
+interface Offered {
+  item: { insertText: string; range: unknown; command: unknown };
+  offer: Offer;
+}
 
 export class Suggestions implements Disposable {
   client: LanguageClient | undefined;
-  private offer: Offer<Item> | undefined;
+  private document: TextDocument | undefined;
+  private offered: Offered[] = [];
   private timer: NodeJS.Timeout | undefined;
   private readonly listener = workspace.onDidChangeTextDocument((event) => this.edited(event));
 
@@ -33,7 +38,7 @@ export class Suggestions implements Disposable {
         if (result && !token.isCancellationRequested && document.version === version) {
           this.latency.add(performance.now() - began);
           this.answered();
-          this.offered(document, position, Array.isArray(result) ? result[0] : result.items[0]);
+          this.offer(document, position, Array.isArray(result) ? result : result.items);
         }
         return result;
       } catch {
@@ -47,60 +52,46 @@ export class Suggestions implements Disposable {
     this.listener.dispose();
   }
 
-  private offered(document: TextDocument, position: Position, item?: InlineCompletionItem): void {
-    if (!item?.range || typeof item.insertText !== 'string') {
-      return;
-    }
-    const uri = document.uri.toString();
-    const start = document.offsetAt(item.range.start);
-    if (this.offer?.isGoneOnWith(uri, start, item.insertText)) {
-      return;
-    }
-    const there = document.offsetAt(position) - start;
-    const { insertText, range, command } = item;
-    const offer = new Offer<Item>(uri, start, insertText, { insertText, range, command }, there);
-    this.offer = offer;
+  private offer(document: TextDocument, position: Position, items: InlineCompletionItem[]): void {
+    this.document = document;
+    this.offered = items.flatMap(({ insertText, range, command }) => {
+      if (range === undefined || typeof insertText !== 'string') {
+        return [];
+      }
+      const start = document.offsetAt(range.start);
+      const offer = new Offer(start, insertText, document.offsetAt(position) - start);
+      return [{ item: { insertText, range, command }, offer }];
+    });
     clearTimeout(this.timer);
+    const first = this.offered[0];
     this.timer = setTimeout(() => {
       const editor = window.activeTextEditor;
-      if (editor?.document === document && editor.selection.active.isEqual(position)) {
-        this.show(offer);
+      const there = editor?.document === document && editor.selection.active.isEqual(position);
+      if (first !== undefined && there && this.offered.includes(first)) {
+        this.notify('textDocument/didShowCompletion', { item: first.item });
       }
     }, SHOWN_AFTER_MS);
   }
 
-  private show(offer: Offer<Item>): void {
-    if (this.offer === offer && !offer.shown) {
-      offer.shown = true;
-      this.notify('textDocument/didShowCompletion', { item: offer.item });
-    }
-  }
-
-  private edited(event: TextDocumentChangeEvent): void {
-    const offer = this.offer;
-    const change = event.contentChanges[0];
-    if (offer === undefined || change === undefined || event.document.uri.toString() !== offer.uri) {
+  private edited({ document, contentChanges }: TextDocumentChangeEvent): void {
+    const change = contentChanges[0];
+    if (document !== this.document || change === undefined) {
       return;
     }
-    const outcome =
-      event.contentChanges.length === 1
-        ? offer.edited({ offset: change.rangeOffset, replaced: change.rangeLength, text: change.text })
-        : 'diverged';
-    if (outcome === 'accepted-part') {
-      this.show(offer); // nobody accepts what was not shown
-      this.notify('textDocument/didPartiallyAcceptCompletion', {
-        item: offer.item,
-        acceptedLength: offer.done,
-      });
+    if (contentChanges.length > 1) {
+      this.offered = [];
+      return;
     }
-    if (outcome === 'accepted-part' || outcome === 'accepted-whole') {
+    const edit = { offset: change.rangeOffset, replaced: change.rangeLength, text: change.text };
+    const after = this.offered.map((each) => ({ ...each, outcome: each.offer.edited(edit) }));
+    this.offered = after.filter(({ outcome }) => outcome === 'typed' || outcome === 'part');
+    const accepted = after.find(({ outcome }) => outcome === 'part' || outcome === 'whole');
+    if (accepted?.outcome === 'part') {
+      const { item, offer } = accepted;
+      this.notify('textDocument/didPartiallyAcceptCompletion', { item, acceptedLength: offer.done });
+    }
+    if (accepted !== undefined) {
       void commands.executeCommand('setContext', 'midspan.accepted', true);
-    }
-    if (outcome === 'accepted-whole' || outcome === 'diverged') {
-      if (outcome === 'accepted-whole') {
-        this.show(offer);
-      }
-      this.offer = undefined;
     }
   }
 

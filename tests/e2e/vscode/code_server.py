@@ -101,7 +101,9 @@ class CodeServer:
         home = {"HOME": str(folder / "home"), "XDG_CONFIG_HOME": str(folder / "home")}
         (folder / "home").mkdir()
         self._env = env | home
-        entry = Path(os.environ["MIDSPAN_VSCODE_TEST"], "node_modules/code-server/out/node/entry.js")
+        entry = Path(
+            os.environ["MIDSPAN_VSCODE_TEST"], "node_modules/code-server/out/node/entry.js"
+        )
         self._command = [node() or "node", str(entry)]
         self._folders = [
             *("--user-data-dir", str(folder / "user")),
@@ -170,15 +172,16 @@ class CodeServer:
             except ProcessLookupError:
                 pass
 
-    def window(self, browser: Browser, folder: Path, name: str) -> Window:
-        """Open `folder` in a new window, in it the file `name`; wait until the model is there."""
+    def window(self, browser: Browser, file: Path) -> Window:
+        """Open a file, and its folder, in a new window; wait until the model is there."""
         page = browser.new_context(viewport={"width": 1000, "height": 640}).new_page()
         page.set_default_timeout(PATIENCE * 1000)
-        payload = quote(json.dumps([["openFile", f"vscode-remote://127.0.0.1:{self.port}{folder / name}"]]))
-        page.goto(f"http://127.0.0.1:{self.port}/?folder={folder}&payload={payload}")
-        window = Window(page)
+        where = f"127.0.0.1:{self.port}"
+        payload = quote(json.dumps([["openFile", f"vscode-remote://{where}{file}"]]))
+        page.goto(f"http://{where}/?folder={file.parent}&payload={payload}")
+        window = Window(page, file)
         page.wait_for_selector(".monaco-editor .view-line")
-        window.status("ready|bereit")
+        window.status("State: ready")
         return window
 
 
@@ -187,6 +190,7 @@ class Window:
     """A window of VS Code."""
 
     page: Page
+    file: Path
 
     @property
     def ghost(self) -> Locator:
@@ -198,9 +202,22 @@ class Window:
         self.ghost.first.wait_for(state="visible")
         return "".join(self.ghost.all_inner_texts()).replace("\xa0", " ")
 
+    def no_ghost(self) -> None:
+        """Wait until no grey text is shown."""
+        self.page.wait_for_function("!document.querySelector('.monaco-editor [class*=ghost-text]')")
+
+    def fill(self, text: str) -> None:
+        """Put a text into the document, with the cursor at its end; nothing is typed."""
+        self.file.write_text(text)
+        self.command("File: Revert File")
+        self.page.locator(".monaco-editor .view-lines").first.click()
+        self.press("Control+End")
+
     def text(self) -> str:
-        """The document's text, by way of the clipboard's contents: what Ctrl+A, Ctrl+C gives."""
-        return str(self.page.evaluate(_MODEL_TEXT)).replace("\xa0", " ")
+        """The document's text, which it saves."""
+        self.press("Control+s")
+        self.page.wait_for_selector(".tab.active:not(.dirty)")
+        return self.file.read_text()
 
     def press(self, *keys: str) -> None:
         """Press keys one after the other."""
@@ -225,7 +242,9 @@ class Window:
 
     def status(self, contains: str) -> str:
         """Wait until the status item's description matches a regular expression; return it."""
-        item = self.page.locator("#midspan\\.midspan\\.midspan\\.status, [id*='midspan.status']").first
+        item = self.page.locator(
+            "#midspan\\.midspan\\.midspan\\.status, [id*='midspan.status']"
+        ).first
         item.wait_for()
         handle = item.element_handle()
         self.page.wait_for_function(
@@ -237,8 +256,3 @@ class Window:
     def picture(self, path: Path) -> None:
         """Save what is to be seen."""
         self.page.screenshot(path=path)
-
-
-_MODEL_TEXT = """() => [...document.querySelectorAll('.monaco-editor .view-line')]
-    .map(line => [parseFloat(line.style.top), line.innerText]).sort((a, b) => a[0] - b[0])
-    .map(pair => pair[1]).join('\\n')"""

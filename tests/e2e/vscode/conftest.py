@@ -1,0 +1,71 @@
+"""One VS Code with the extension in it, for all tests of this folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MIDSPAN, Env, private_env, stop_manager
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.vscode.code_server import CHROMIUM_ARGS, CodeServer, Window, build, chromium, missing
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="package")
+def vscode_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
+    """A private environment for the language servers of the windows, and their manager."""
+    env = private_env(tmp_path_factory.mktemp("midspan"))
+    env["PYTHONPATH"] = str(ROOT)
+    yield env
+    stop_manager(env)
+
+
+@pytest.fixture(scope="package")
+def vscode(vscode_env: Env, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodeServer]:
+    """VS Code with the extension, as it is packaged, and this checkout's midspan."""
+    if reason := missing():
+        pytest.skip(f"no VS Code: {reason}")
+    folder = tmp_path_factory.mktemp("vscode")
+    midspan = folder / "midspan"
+    midspan.write_text(f'#!/bin/sh\nexec {shlex.join(MIDSPAN)} "$@"\n')
+    midspan.chmod(0o755)
+    server = CodeServer(folder, build(), vscode_env, {"midspan.server.path": str(midspan)})
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="package")
+def browser(vscode: CodeServer) -> Iterator[Browser]:
+    """A headless Chromium."""
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM_ARGS))
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="package")
+def window(
+    vscode: CodeServer, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Window]:
+    """A window with a Python file; the tests share it, because opening one takes seconds."""
+    file = tmp_path_factory.mktemp("project") / "sample.py"
+    file.write_text("")
+    yield vscode.window(browser, file)
+
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest, window: Window) -> Iterator[None]:
+    """Keep a picture of a window in which a test failed, in the folder of its settings."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        window.picture(Path(sys.prefix) / "vscode-failed.png")
