@@ -126,7 +126,7 @@ class Document:
     def _replace(self, start: int, end: int, new: str) -> None:
         if self._known is not None and start < self._known[0] + self._known[2]:
             self._known = None
-        self.text = self.text[:start] + new + self.text[end:]
+        self.text = "".join((self.text[:start], new, self.text[end:]))  # one copy of the whole
         after = start + len(new)
         seam = self.text[max(start - 1, 0) : after + 1]
         if not seam.isascii():
@@ -210,6 +210,10 @@ class Documents:
     def get(self, uri: str) -> Document | None:
         """The open document `uri`; None where the client has not opened it."""
         return self._open.get(_key(uri))
+
+    def all(self) -> list[Document]:
+        """Every open document."""
+        return list(self._open.values())
 
     def open(self, uri: str, text: str, version: int, language_id: str) -> Document:
         """Open a document, or take a new text for an open one."""

@@ -33,6 +33,7 @@ def create_server() -> MidspanServer:
         configuration,
         copilot,
         copilot_legacy,
+        document_digests,
         inline_completion,
         startup,
     )
@@ -49,6 +50,7 @@ def create_server() -> MidspanServer:
         commands,
         copilot,
         copilot_legacy,
+        document_digests,
     )
     for feature in features:
         feature.register(server)

@@ -259,6 +259,29 @@ def engines(as_json: bool, **options: Any) -> int:
     return _print(benchmark.run(progress=progress, **options), as_json)
 
 
+@bench.command()
+@click.option(
+    "--edits",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Of each of twelve documents: three position encodings, four line endings.",
+)
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="1,000 edits.")
+@click.option(
+    "--huge-edits", type=click.IntRange(1), default=50, show_default=True, help="Of a 10 MB line."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which edits are made.")
+@json_option
+def edits(as_json: bool, **options: Any) -> int:
+    """Is the server's text the editor's after random edits, and how fast, beside bare pygls."""
+    from benchmarks import edits as benchmark
+
+    result = benchmark.run(progress=progress, **options)
+    _print(result, as_json)
+    return Exit.FAILURE if result["results"]["same_text"]["differing"] else Exit.OK
+
+
 def _print(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(result)
