@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -40,6 +40,48 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """How a vector was made."""
+
+    pairs: str  # what the pairs are called
+    trained_on: int  # their number
+    position: str = ""  # "last" or "mean"
+    seed: int = 0
+    difference: float = 0.0  # the states' mean difference, as a part of their length
+    midspan: str = ""  # version
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """The mean of a number before and after, and its change with a 95 % interval."""
+
+    before: float
+    after: float
+    change: float
+    low: float
+    high: float
+    count: int  # of prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a vector shifts, beside random directions of the same length."""
+
+    measure: str
+    trained: Shift
+    random: Shift
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What a vector did to prompts it was not made from."""
+
+    coefficient: float
+    prompts: int
+    effects: tuple[Effect, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Vector:
     """A direction to be added to what the layer `layer` (from 0) puts out."""
 
@@ -47,8 +89,8 @@ class Vector:
     layer: int
     values: bytes = field(repr=False)  # float32, little-endian
     model: ModelIdentity
-    made: dict[str, Any]  # how: pairs, their number, positions, version
-    held_out: dict[str, Any]  # what it did to held-out prompts; empty where nothing was measured
+    made: Made
+    held_out: HeldOut | None  # None where nothing was measured
 
     @property
     def length(self) -> float:
@@ -85,8 +127,8 @@ def parse(data: bytes) -> Vector:
     metadata = header.metadata
     if metadata.get("format") != FORMAT or header.tensors != {TENSOR}:
         raise ModelFileError("the file is no steering vector of this version of midspan.")
-    model = _decode(metadata, "model", ModelIdentity)
-    layer = _decode(metadata, "layer", int)
+    model: ModelIdentity = _decode(metadata, "model", ModelIdentity)
+    layer: int = _decode(metadata, "layer", int)
     values = data[LENGTH.size + length :]
     if set(header.type_bytes) != {"F32"} or len(values) != 4 * model.hidden_size:
         raise ModelFileError(f"the file holds other than {model.hidden_size} numbers of float32.")
@@ -94,8 +136,8 @@ def parse(data: bytes) -> Vector:
         raise ModelFileError(f"the file names layer {layer} of a model with {model.layers}.")
     if not all(map(math.isfinite, _floats(values))):
         raise ModelFileError("the file holds what are no numbers.")
-    made = _decode(metadata, "made", dict[str, Any])
-    held_out = _decode(metadata, "held_out", dict[str, Any])
+    made = _decode(metadata, "made", Made)
+    held_out = _decode(metadata, "held_out", HeldOut | None)
     return Vector(metadata.get("name", ""), layer, values, model, made, held_out)
 
 
@@ -107,10 +149,7 @@ def _floats(values: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(values) // 4}f", values)
 
 
-_T = TypeVar("_T")
-
-
-def _decode(metadata: dict[str, str], name: str, kind: type[_T]) -> _T:
+def _decode(metadata: dict[str, str], name: str, kind: Any) -> Any:
     try:
         return msgspec.json.decode(metadata.get(name, ""), type=kind)
     except (msgspec.MsgspecError, RecursionError) as exc:

@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from backends.errors import BadRequest, Conflict, ModelFileError, Unsupported
 from backends.steering import vector_file
 from backends.steering.library import Library, check_model
+from backends.steering.vector_file import Effect, HeldOut, Made, Shift
 from tests.backends.steering.vectors import MODEL, vector
 
-MADE = {"pairs": "docstrings", "train": 40}
+MADE = Made("docstrings", 40, "last", 1, 0.1, "1.0")
+SHIFT = Shift(0.0, 0.9, 0.9, 0.8, 1.0, 20)
+HELD_OUT = HeldOut(0.4, 20, (Effect("functions", SHIFT, SHIFT),))
 
 
 def test_encode_and_parse_give_the_vector_back() -> None:
-    whole = replace(vector(), made=MADE, held_out={"rate": {"trained": [0.1, 0.9]}})
+    whole = replace(vector(), made=MADE, held_out=HELD_OUT)
     assert vector_file.parse(vector_file.encode(whole)) == whole
 
 
