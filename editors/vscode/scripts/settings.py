@@ -16,27 +16,41 @@ from lsp_server.settings import settings_schema
 
 FOLDER = Path(__file__).parents[1]
 KEY = "config.{}"
+LOG_ONLY = {"midspan.trace.server"}  # of the extension's own: chooses no program and no model
+
+Json = dict[str, Any]
 
 
-def generated(package: dict[str, Any], nls: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return both files' contents with the settings of the schema."""
-    schema = settings_schema()
-    properties: dict[str, Any] = {}
+def generated(package: Json, nls: dict[str, str]) -> tuple[Json, dict[str, str]]:
+    """Return both files' contents with the settings of the schema.
+
+    Those that are the machine's, not a workspace's, count in no untrusted workspace.
+    """
+    properties: Json = {}
     texts: dict[str, str] = {}
-    for name, value in schema["properties"].items():  # type: ignore[attr-defined]
+    for name, value in settings_schema()["properties"].items():  # type: ignore[attr-defined]
         key = KEY.format(name.removeprefix("midspan."))
         texts[key] = value["description"]
         properties[name] = value | {"description": f"%{key}%"}
     groups = package["contributes"]["configuration"]
-    own = {KEY.format(name.removeprefix("midspan.")) for name in groups[1]["properties"]}
+    own = groups[1]["properties"]
+    machine = {name for name, each in {**properties, **own}.items() if each["scope"] == "machine"}
+    capabilities = package["capabilities"]
+    untrusted = capabilities["untrustedWorkspaces"] | {
+        "restrictedConfigurations": sorted(machine - LOG_ONLY)
+    }
     first = {"title": "Midspan", "properties": properties}
-    contributes = package["contributes"] | {"configuration": [first, *groups[1:]]}
+    own_keys = {KEY.format(name.removeprefix("midspan.")) for name in own}
     kept = {
         key: text
         for key, text in nls.items()
-        if not key.startswith("config.") or key in own or key == "config.extension.title"
+        if not key.startswith("config.") or key in own_keys or key == "config.extension.title"
     }
-    return package | {"contributes": contributes}, kept | texts
+    changed = {
+        "capabilities": capabilities | {"untrustedWorkspaces": untrusted},
+        "contributes": package["contributes"] | {"configuration": [first, *groups[1:]]},
+    }
+    return package | changed, kept | texts
 
 
 def main() -> None:

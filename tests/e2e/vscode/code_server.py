@@ -6,6 +6,7 @@ filled; `$CHROMIUM` a Chromium, if it is not /usr/bin/chromium.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from playwright.sync_api import Browser, Locator, Page
 from tests.conftest import Env
 
 EXTENSION = Path(__file__).parents[3] / "editors" / "vscode"
-PATIENCE = 60.0  # seconds; for what takes a few on a machine that is not busy
+PATIENCE = 40.0  # seconds; for what takes a few on a machine that is not busy
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -37,6 +38,7 @@ CHROMIUM_ARGS = (
 CALM = {
     "workbench.startupEditor": "none",
     "workbench.tips.enabled": False,
+    "workbench.editor.useModal": "off",
     "workbench.secondarySideBar.defaultVisibility": "hidden",
     "chat.disableAIFeatures": True,
     "editor.minimap.enabled": False,
@@ -94,10 +96,10 @@ class CodeServer:
 
     def __init__(self, folder: Path, vsix: Path, env: Env, settings: dict[str, object]) -> None:
         self.folder = folder
-        self.settings_file = folder / "user" / "User" / "settings.json"
-        self.settings_file.parent.mkdir(parents=True)
-        self._settings = CALM | settings
-        self._write_settings()
+        self.settings = CALM | settings
+        file = folder / "user" / "User" / "settings.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(self.settings))
         home = {"HOME": str(folder / "home"), "XDG_CONFIG_HOME": str(folder / "home")}
         (folder / "home").mkdir()
         self._env = env | home
@@ -112,14 +114,6 @@ class CodeServer:
         self._run("--install-extension", str(vsix))
         self.log = folder / "code-server.log"
         self._start()
-
-    def configure(self, **settings: object) -> None:
-        """Change the user's settings while windows are open. A dot is written as two underlines."""
-        self._settings |= {key.replace("__", "."): value for key, value in settings.items()}
-        self._write_settings()
-
-    def _write_settings(self) -> None:
-        self.settings_file.write_text(json.dumps(self._settings))
 
     def _run(self, *arguments: str) -> None:
         subprocess.run(
@@ -162,15 +156,10 @@ class CodeServer:
     def stop(self) -> None:
         """End it and everything it started: the extension host outlives its parent."""
         os.killpg(self.process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def window(self, browser: Browser, file: Path) -> Window:
         """Open a file, and its folder, in a new window; wait until the model is there."""
@@ -228,6 +217,17 @@ class Window:
         """Type into what has the focus."""
         self.page.keyboard.type(text, delay=delay_ms)
 
+    def change_settings(self, settings: dict[str, object]) -> None:
+        """Write the user's settings, in their editor: VS Code sees no change made outside."""
+        self.command("Preferences: Open User Settings (JSON)")
+        self.page.wait_for_selector(".tab.active[aria-label^='settings.json']")
+        self.press("Control+a")
+        self.page.keyboard.insert_text(json.dumps(settings))
+        self.press("Control+s")
+        self.page.wait_for_selector(".tab.active:not(.dirty)")
+        self.command("View: Close Editor")
+        self.page.wait_for_selector(f".tab.active[aria-label^='{self.file.name}']")
+
     def command(self, title: str) -> None:
         """Run a command of the palette, which must be there under just this title."""
         self.press("F1")
@@ -235,6 +235,12 @@ class Window:
         field.wait_for()
         field.fill(f">{title}")
         self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first.click()
+
+    def answer(self, title: str, text: str) -> None:
+        """Enter a text into the input box of that title, once it is open."""
+        self.page.locator(".quick-input-title").filter(has_text=title).wait_for()
+        self.page.locator(".quick-input-widget input[type=text]").first.fill(text)
+        self.press("Enter")
 
     def pick(self, text: str) -> None:
         """Choose a row of the quick pick that is open."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,17 +54,19 @@ def browser(vscode: CodeServer) -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def window(
     vscode: CodeServer, browser: Browser, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Window]:
+) -> Window:
     """A window with a Python file; the tests share it, because opening one takes seconds."""
     file = tmp_path_factory.mktemp("project") / "sample.py"
     file.write_text("")
-    yield vscode.window(browser, file)
+    return vscode.window(browser, file)
 
 
-@pytest.fixture
-def picture(request: pytest.FixtureRequest, window: Window) -> Iterator[None]:
-    """Keep a picture of a window in which a test failed, in the folder of its settings."""
+@pytest.fixture(autouse=True)
+def pictures(request: pytest.FixtureRequest, window: Window, tmp_path: Path) -> Iterator[None]:
+    """Save what every window shows when a test has failed."""
     failed = request.session.testsfailed
     yield
     if request.session.testsfailed > failed:
-        window.picture(Path(sys.prefix) / "vscode-failed.png")
+        contexts = window.page.context.browser.contexts
+        for number, page in enumerate(page for each in contexts for page in each.pages):
+            page.screenshot(path=tmp_path / f"window-{number}.png")

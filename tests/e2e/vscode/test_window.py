@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import Env
+from tests.backends.remote.upstream import as_json, serving, sse
+from tests.conftest import Env, stop_manager
 from tests.e2e.vscode.code_server import PATIENCE, CodeServer, Window
 
 CODE = """def add(a, b):
@@ -38,6 +43,12 @@ def ghost_after(window: Window, text: str, keys: str) -> str:
     window.fill(text)
     window.type(keys)
     return window.ghost_text()
+
+
+def report(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Show a figure in the run's output."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}\n")
 
 
 def language_servers(env: Env) -> list[psutil.Process]:
@@ -124,13 +135,67 @@ def test_edit_says_that_the_starter_cannot_chat(window: Window):
     window.fill(CODE + "return a * b\n")
     window.press("Control+a")
     window.command("Midspan: Edit the Selection with Midspan…")
-    window.type("Add docstrings.")
-    window.press("Enter")
-    message = window.page.locator(".notification-list-item-message").filter(has_text="chat")
-    message.first.wait_for()
-    assert window.page.locator(".notification-list-item-message").count() == 1
+    window.answer("edit the selection", "Add docstrings.")
+    messages = window.page.locator(".notification-list-item-message")
+    messages.filter(has_text="starter can't chat").wait_for()
+    messages.filter(has_text="editing").wait_for(state="detached")
+    assert messages.count() == 1
     window.command("Notifications: Clear All Notifications")
     assert window.text() == CODE + "return a * b\n"
+
+
+@pytest.fixture
+def chat_model(vscode_env: Env) -> Iterator[None]:
+    """A model that can chat: an endpoint that writes the same edit whatever it is asked."""
+    pieces = ("```python\n    return", " a * b  # prod", "uct\n```")
+    event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "chatty"}
+    events = [{**event, "choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+    last = {**event, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+    async def serve(ready: threading.Event, ended: asyncio.Event, ports: list[int]) -> None:
+        async with serving() as upstream:
+            upstream.answers("/v1/models", as_json({"data": [{"id": "chatty"}]}))
+            upstream.answers("/v1/chat/completions", sse(*events, last))
+            ports.append(upstream.port)
+            ready.set()
+            await ended.wait()
+
+    loop, ready, ended, ports = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), []
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve(ready, ended, ports)])
+    thread.start()
+    assert ready.wait(PATIENCE)
+    config = Path(vscode_env["MIDSPAN_CONFIG"])
+    config.write_text(
+        f'[chat]\nmodel = "chatty"\n[models.chatty]\nprofile = "openai-compatible"\n'
+        f'endpoint = "http://127.0.0.1:{ports[0]}/v1"\n'
+    )
+    stop_manager(vscode_env)  # the next one reads the file
+    yield
+    config.unlink()
+    stop_manager(vscode_env)
+    loop.call_soon_threadsafe(ended.set)
+    thread.join()
+    loop.close()
+
+
+@pytest.mark.parametrize("choice", ["Apply", "Discard"])
+def test_edit_shows_the_difference_and_changes_nothing_before(
+    window: Window, chat_model: None, choice: str
+):
+    before = CODE + "return a * b\n\n\nprint(1)\n"
+    window.fill(before)
+    window.press("Control+Home", *["ArrowDown"] * 9, "End")
+    window.command("Midspan: Edit the Selection with Midspan…")
+    window.answer("edit the selection", "Say what it returns.")
+    buttons = window.page.locator(".notification-list-item .monaco-button").filter(has_text=choice)
+    buttons.wait_for()
+    inserted = window.page.locator(".diff-editor, .monaco-diff-editor").filter(has_text="product")
+    inserted.first.wait_for()
+    assert window.file.read_text() == before
+    buttons.click()
+    window.page.locator(".monaco-diff-editor").wait_for(state="detached")
+    changed = before.replace("return a * b\n", "return a * b  # product\n")
+    assert window.text() == (changed if choice == "Apply" else before)
 
 
 def test_suggestions_are_switched_off_and_on_for_a_file(window: Window):
@@ -144,13 +209,11 @@ def test_suggestions_are_switched_off_and_on_for_a_file(window: Window):
 
 
 def test_settings_reach_the_running_server(window: Window, vscode: CodeServer):
-    vscode.configure(midspan__disabledLanguages=["python"])
-    window.page.wait_for_timeout(500)
+    window.change_settings(vscode.settings | {"midspan.disabledLanguages": ["python"]})
     window.fill(CODE)
     window.type("return a")
     window.status("No suggestion: suggestions are switched off for python")
-    vscode.configure(midspan__disabledLanguages=[])
-    window.page.wait_for_timeout(500)
+    window.change_settings(vscode.settings)
     assert ghost_after(window, CODE, "return a")
 
 
@@ -190,7 +253,7 @@ LATENCY = """async ([]) => {
 
 
 def test_time_from_the_key_to_visible_ghost_text(
-    window: Window, record_property: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    window: Window, capsys: pytest.CaptureFixture[str]
 ):
     window.page.evaluate(LATENCY, [])
     names = ("total", "first", "count", "result", "value", "left", "right", "index")
@@ -205,11 +268,11 @@ def test_time_from_the_key_to_visible_ghost_text(
     times = sorted(window.page.evaluate("window.midspanSeen.shown"))
     keys = sum(len(f"return {name}") for name in names)
     p50, p95 = (times[int(part * (len(times) - 1))] for part in (0.5, 0.95))
-    with capsys.disabled():
-        print(
-            f"\nVS Code, starter model, key to visible ghost text: {len(times)} of {keys} keys, "
-            f"p50 {p50:.0f} ms, p95 {p95:.0f} ms"
-        )
+    report(
+        capsys,
+        f"VS Code, starter model, key to visible ghost text: {len(times)} of {keys} keys, "
+        f"p50 {p50:.0f} ms, p95 {p95:.0f} ms",
+    )
     assert len(times) >= keys // 4
     assert p50 < 5000  # it hangs
 
@@ -242,11 +305,11 @@ def test_three_windows_share_one_manager_and_its_weights(
         assert other.ghost_text().strip()
     assert len(language_servers(vscode_env)) == 3
     three = pss_mb(vscode_env)
-    with capsys.disabled():
-        print(
-            f"\nThree windows: manager and workers take {three:.1f} MB (sum of PSS), "
-            f"{three / one:.3f} times one window's {one:.1f} MB"
-        )
+    report(
+        capsys,
+        f"Three windows: manager and workers take {three:.1f} MB (sum of PSS), "
+        f"{three / one:.3f} times one window's {one:.1f} MB",
+    )
     for other in others:
         other.page.context.close()
     assert three <= 1.1 * one
