@@ -45,6 +45,7 @@ CALM = {
     "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},
     "editor.suggestOnTriggerCharacters": False,
     "editor.wordBasedSuggestions": "off",
+    "[jsonc]": {"editor.autoClosingBrackets": "never", "editor.autoClosingQuotes": "never"},
     "security.workspace.trust.enabled": False,
     "telemetry.telemetryLevel": "off",
     "files.autoSave": "off",
@@ -204,9 +205,19 @@ class Window:
 
     def text(self) -> str:
         """The document's text, which it saves."""
-        self.press("Control+s")
-        self.page.wait_for_selector(".tab.active:not(.dirty)")
+        self.page.wait_for_timeout(50)  # until the tab says that it has changed
+        self._save()
         return self.file.read_text()
+
+    def changed_text(self) -> str:
+        """The same, once the document has been changed."""
+        self.page.wait_for_selector(".tab.active.dirty")
+        return self.text()
+
+    def _save(self) -> None:
+        if self.page.locator(".tab.active.dirty").count():
+            self.press("Control+s")
+            self.page.wait_for_selector(".tab.active:not(.dirty)")
 
     def press(self, *keys: str) -> None:
         """Press keys one after the other."""
@@ -223,8 +234,8 @@ class Window:
         self.page.wait_for_selector(".tab.active[aria-label^='settings.json']")
         self.press("Control+a")
         self.page.keyboard.insert_text(json.dumps(settings))
-        self.press("Control+s")
-        self.page.wait_for_selector(".tab.active:not(.dirty)")
+        self.page.wait_for_selector(".tab.active.dirty")
+        self._save()
         self.command("View: Close Editor")
         self.page.wait_for_selector(f".tab.active[aria-label^='{self.file.name}']")
 

@@ -109,9 +109,7 @@ def test_code_action_fills_in_at_the_cursor(window: Window):
     window.press("Control+.")
     window.page.locator(".action-widget").get_by_text("Fill in here").click()
     before = CODE + "return "
-    ends = time.monotonic() + PATIENCE
-    while (text := window.text()).startswith(before + "\n") and time.monotonic() < ends:
-        window.page.wait_for_timeout(100)
+    text = window.changed_text()
     assert len(text) > len(before + "\n\n\nprint(multiply(2, 3))\n")
     assert text.startswith(before)
     assert text.endswith("\n\n\nprint(multiply(2, 3))\n")
@@ -256,7 +254,7 @@ def test_time_from_the_key_to_visible_ghost_text(
     window: Window, capsys: pytest.CaptureFixture[str]
 ):
     window.page.evaluate(LATENCY, [])
-    names = ("total", "first", "count", "result", "value", "left", "right", "index")
+    names = ("total", "first", "count", "result", "value")
     for name in names:
         window.fill(f"{CODE}return a * b\n\n\ndef {name}_of(items):\n    {name} = 0\n    ")
         for key in f"return {name}":
