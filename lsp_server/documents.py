@@ -55,8 +55,14 @@ class Document:
 
     @property
     def path(self) -> str:
-        """The path in the URI, decoded; for `untitled:` and the like what follows the scheme."""
-        return unquote(urlsplit(self.uri).path)
+        """The path in the URI, decoded; for `untitled:` and the like what follows the scheme.
+
+        Where there is no URI, all that is there.
+        """
+        try:
+            return unquote(urlsplit(self.uri).path)
+        except ValueError:
+            return unquote(self.uri)
 
     @property
     def line_ending(self) -> str:

@@ -13,7 +13,7 @@ def is_alive(pid: int) -> bool:
     """Whether the process runs; one that ended and was not waited for does not."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has such a number
         return False
     except OSError:  # another user's
         return True

@@ -69,6 +69,9 @@ class MidspanProtocol(LanguageServerProtocol):
         for fallback in _FALLBACKS:
             converter.register_structure_hook(fallback, lambda raw, cls: cls(**raw))
         converter.register_structure_hook(types.TextDocumentIdentifier, _identifier)
+        # cattrs would make "None" of null: a document's text, among others.
+        converter.register_structure_hook(str, _string)
+        converter.register_structure_hook(int, _whole_number)
 
     # --- incoming -------------------------------------------------------------------------
 
@@ -146,6 +149,10 @@ class MidspanProtocol(LanguageServerProtocol):
             for key in set(data) - {"id", "method", "jsonrpc"}:
                 del data[key]
             data["params"] = params
+
+    def _handle_cancel_notification(self, msg_id: Any) -> None:
+        if isinstance(msg_id, int | str):
+            super()._handle_cancel_notification(msg_id)
 
     def _handle_answer(self, data: dict[str, Any]) -> None:
         msg_id = _id_of(data)
@@ -293,6 +300,19 @@ def _identifier(
     if isinstance(version, int) and not isinstance(version, bool):
         return types.VersionedTextDocumentIdentifier(version=version, uri=raw["uri"])
     return types.TextDocumentIdentifier(raw["uri"])
+
+
+def _string(raw: Any, cls: object) -> str:
+    if not isinstance(raw, str):
+        raise TypeError("no string")
+    return raw
+
+
+def _whole_number(raw: Any, cls: object) -> int:
+    """Take a number as a number; some clients write all of theirs as 1.0."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or raw != int(raw):
+        raise TypeError("no whole number")
+    return int(raw)
 
 
 def _id_of(data: dict[str, Any]) -> int | str | None:

@@ -148,7 +148,7 @@ class Repositories:
             place = folder / NAME
             try:
                 info = place.stat()
-            except OSError:
+            except (OSError, ValueError):  # none there, or no path at all (a NUL in it)
                 continue
             version = info.st_mtime_ns, info.st_size
             known = self._known.get(place)

@@ -89,7 +89,7 @@ class MessageParser:
             return None
         found = _LENGTH.search(self._buffer, 0, end.start())
         if found is None:
-            return self._resynchronise("a header without a Content-Length")
+            return self._resynchronise("a header without a Content-Length", end.end())
         length = int(found.group(1))
         if found.start() and self._buffer[0] in b"{[":
             # The rest of a body whose length was too short, with the next header behind it.
@@ -102,12 +102,13 @@ class MessageParser:
         self._missing = length
         return None
 
-    def _resynchronise(self, reason: str) -> Garbage:
+    def _resynchronise(self, reason: str, skip: int = 1) -> Garbage:
+        """Drop what comes before the next header, and at least `skip` bytes if there is none."""
         following = _RESYNC.search(self._buffer, 1)
         if following is not None:
             del self._buffer[: following.start()]
         else:  # keep what may be the beginning of the next header
-            del self._buffer[: max(1, len(self._buffer) - 32)]
+            del self._buffer[: max(skip, len(self._buffer) - 32)]
         return Garbage(reason)
 
 
