@@ -66,6 +66,11 @@ class Settings:
     disabled_languages: tuple[str, ...] = setting(
         (), "Language ids; nothing is suggested in them.", scope=Scope.WINDOW
     )
+    disabled_files: tuple[str, ...] = setting(
+        (),
+        "Files by the rules of .gitignore, such as *.min.js; nothing is suggested in them.",
+        scope=Scope.WINDOW,
+    )
     max_tokens: int = setting(
         96,
         "Longest suggestion of several lines.",

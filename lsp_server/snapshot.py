@@ -76,6 +76,8 @@ def switched_off(document: Document, settings: Settings, toggles: Toggles) -> st
     language = document.language_id
     if language in settings.disabled_languages or not toggles.language_on(language):
         return status.LANGUAGE_OFF.format(language)
+    if settings.disabled_files and ignore.matches(settings.disabled_files, document.path):
+        return status.FILE_OFF
     return None if toggles.document_on(document.uri) else status.DOCUMENT_OFF
 
 

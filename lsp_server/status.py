@@ -37,6 +37,7 @@ class Status:
 
 OFF = "suggestions are switched off"
 LANGUAGE_OFF = "suggestions are switched off for {}"
+FILE_OFF = "suggestions are switched off for such files (disabledFiles)"
 DOCUMENT_OFF = "suggestions are switched off for this document"
 NOT_OPEN = "the editor has not opened this document"
 TOO_LARGE = "the document is too large ({:.0f} MB; the limit is {:.0f} MB)"

@@ -73,6 +73,8 @@ def test_switches():
     assert switched_off(one, Settings(), toggles) is None
     assert switched_off(one, Settings(enabled=False), toggles)
     assert "python" in (switched_off(one, Settings(disabled_languages=("python",)), toggles) or "")
+    assert switched_off(one, Settings(disabled_files=("*.js",)), toggles) is None
+    assert "files" in (switched_off(one, Settings(disabled_files=("*.py",)), toggles) or "")
     toggles.flip_document(one.uri)
     assert "document" in (switched_off(one, Settings(), toggles) or "")
     toggles.flip_document(one.uri)
