@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 # Names (of the file itself, lower case) that hold secrets by convention.
 SECRET_NAMES = (
@@ -84,7 +85,7 @@ def matches(patterns: tuple[str, ...], path: str) -> bool:
 def _compiled(patterns: tuple[str, ...]) -> GitIgnoreSpec:
     from pathspec import GitIgnoreSpec  # 20 ms, and few users need it
 
-    usable = []
+    usable: list[GitIgnoreSpecPattern] = []
     for pattern in patterns:
         with suppress(ValueError):  # as git does: what is no pattern names no file
             usable += GitIgnoreSpec.from_lines([pattern]).patterns
