@@ -11,7 +11,16 @@ end
 
 local api = vim.api
 
-vim.cmd('highlight default link MidspanGhost NonText')
+-- As NonText looks; where a colour scheme gives that no colour for terminals of 256: grey.
+local function highlight()
+  local has_colour = vim.fn.synIDattr(vim.fn.hlID('NonText'), 'fg', 'cterm') ~= ''
+  if vim.o.termguicolors or has_colour then
+    vim.cmd('highlight default link MidspanGhost NonText')
+  else
+    vim.cmd('highlight default MidspanGhost ctermfg=8 guifg=#808080')
+  end
+end
+highlight()
 
 api.nvim_create_user_command('Midspan', function(command)
   require('midspan.commands').run(command.fargs)
@@ -38,6 +47,8 @@ for name, action in pairs(ACTIONS) do
 end
 
 local group = api.nvim_create_augroup('midspan', {})
+
+api.nvim_create_autocmd('ColorScheme', { group = group, callback = highlight })
 
 api.nvim_create_autocmd({ 'InsertEnter', 'CursorMovedI', 'TextChangedI', 'TextChangedP', 'CompleteDone' }, {
   group = group,

@@ -85,7 +85,11 @@ function M.config()
     settings = settings(options.server),
     handlers = {
       ['midspan/status'] = function(_, result)
+        local was_busy = status.current.busy
         status.set(result)
+        if was_busy and not result.busy and result.kind == 'Normal' then
+          require('midspan.ghost').ready()
+        end
       end,
     },
     on_exit = function(code, signal, client_id)

@@ -9,7 +9,7 @@ local M = {}
 ---@field cmd string[] the language server's command
 ---@field cmd_env table<string, string> environment variables for it, beside Neovim's own
 ---@field autostart boolean start the server for every file; without, `vim.lsp.enable('midspan')`
----@field filetypes table<string, boolean> where it suggests; `['*']` is for those not named, `['']` for files of no type
+---@field filetypes table<string, boolean> where it suggests; `['*']`: those not named, `['']`: no type
 ---@field ghost_text midspan.GhostText who draws: Neovim 0.12 itself, or the plugin
 ---@field debounce_ms integer how long typing rests before a suggestion is asked for
 ---@field hide_with_menu boolean no ghost text while the completion menu is open

@@ -242,6 +242,14 @@ function M.dismiss()
   return was_shown ~= nil
 end
 
+--- The model can answer now: what was typed while it was loading is asked for again.
+function M.ready()
+  local bufnr = api.nvim_get_current_buf()
+  if inserting() and not suggestion and not pending and policy.wanted(bufnr) then
+    ask(AUTOMATIC)
+  end
+end
+
 ---@return boolean
 function M.visible()
   return suggestion ~= nil and (remaining(suggestion) or '') ~= ''

