@@ -78,7 +78,8 @@ def class_ms(number: int) -> float:
 class Ledger:
     """Collects counts; `path` is asked for the file's place in the writing thread, when needed.
 
-    `enabled` is looked at with each count: what happens while it is off is not counted.
+    What happens while it is switched off is not counted, and what was not written yet by then,
+    before the user's settings were read for one, is forgotten.
     """
 
     def __init__(self, path: Callable[[], Path]) -> None:
@@ -91,6 +92,14 @@ class Ledger:
         self._closing = False
         self._told = False
         self.enabled = True
+
+    def switch(self, on: bool) -> None:
+        """Count from now on, or count no more."""
+        with self._changed:
+            self.enabled = on
+            if not on:
+                self._pending.clear()
+                self._checks.clear()
 
     def count(self, key: Key, what: Count, n: int = 1) -> None:
         """Add `n` to a count."""

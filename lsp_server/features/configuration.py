@@ -42,7 +42,7 @@ class Configuration:
         self.ls.settings, problems = resolve(
             self.initial, self.workspace, below=self.below, above=self.above
         )
-        self.ls.ledger.enabled = self.ls.settings.ledger
+        self.ls.ledger.switch(self.ls.settings.ledger)
         if self.ls.settings.autostart != before.autostart:
             self.ls.forget_manager()
         for problem in problems if tell else ():

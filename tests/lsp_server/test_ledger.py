@@ -142,7 +142,8 @@ def test_ledger_writes_while_it_is_open(tmp_path, monkeypatch):
 
 def test_ledger_that_is_off_counts_nothing_and_makes_no_file(tmp_path):
     ledger = Ledger(lambda: tmp_path / NAME)
-    ledger.enabled = False
+    ledger.count(KEY, Count.SHOWN)  # before the settings were read
+    ledger.switch(False)
     ledger.count(KEY, Count.SHOWN)
     ledger.latency(KEY, 1)
     ledger.check_kept(KEY, Acceptance("a", "a"))
@@ -192,6 +193,14 @@ def test_disk_that_fills_up_loses_what_was_counted_nowhere(tmp_path, monkeypatch
     assert totals(file.rows()) == {"shown": 1}
     file.add(many)
     assert len(file.rows()) == 2001
+
+
+def test_language_server_starts_without_what_the_ledger_needs():
+    script = (
+        "import sys; from lsp_server.server import create_server; create_server()\n"
+        "sys.exit('sqlite3' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 # --- kept ----------------------------------------------------------------------------------------
