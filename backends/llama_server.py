@@ -27,7 +27,7 @@ from backends.catalogue import Header
 from backends.child_words import ChildWords
 from backends.config import ModelSettings
 from backends.engines.llama_server import NotStarted, Options, Ready, Said
-from backends.errors import BackendError, LoadFailed, ModelFileError, WorkerDied
+from backends.errors import BackendError, LoadFailed, ModelFileError, Unsupported, WorkerDied
 from backends.local import END_TIMEOUT, LOAD_TIMEOUT
 from backends.remote.backend import RemoteBackend
 from fim.templates import NoFim
@@ -164,6 +164,8 @@ class LlamaServer:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Stream the answer to a conversation, as `RemoteBackend.chat` does."""
+        if self._no_chat_reason:
+            raise Unsupported(self._no_chat_reason)
         async with self._watched(), aclosing(self.remote.chat(request)) as chunks:
             async for chunk in chunks:
                 yield chunk

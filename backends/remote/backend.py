@@ -205,7 +205,8 @@ class RemoteBackend:
                     yield chunk
 
     async def health(self) -> None:
-        """Return if the endpoint answers. Raises RemoteError."""
+        """Return if the endpoint answers. Raises BackendError."""
+        self._flights.raise_if_closed()
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT):
                 await self._connection.json("GET", self._probed.profile.models)

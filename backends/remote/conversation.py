@@ -24,7 +24,7 @@ def arguments(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments of `chat.completions.create`, and the fields it does not know.
 
-    `effort` is the model's own setting, for requests that name none.
+    `effort` is the model's own setting, for requests that name none. Raises BadRequest.
     """
     effort = request.reasoning_effort or effort
     messages = [_message(message) for message in request.messages]
@@ -40,14 +40,16 @@ def arguments(
     if not (effort and profile.effort_alone):
         for name, value in wire.sampling(profile, request.sampling).items():
             (body if name in ("temperature", "top_p", "seed") else extra)[name] = value
-        if request.stop:
-            body["stop"] = list(request.stop[: profile.max_stops])
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-        body["tool_choice"] = _choice(request)
+        if stops := list(request.stop[: profile.max_stops]):
+            body["stop"] = stops
+    offered, choice = _choice(profile, request)
+    if offered:
+        body["tools"] = [_tool(tool) for tool in offered]
+        body["tool_choice"] = choice
     elif request.prediction and profile.prediction:
         body["prediction"] = {"type": "content", "content": request.prediction}
     if request.schema is not None:
+        _validator(request.schema)
         body["response_format"] = _format(profile, request.schema)
         if not profile.schemas:
             wanted = f"Answer with JSON that fits this schema: {json.dumps(request.schema)}"
@@ -82,12 +84,19 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _choice(request: ChatRequest) -> Any:
-    if request.tool_choice in ("auto", "none", "required"):
-        return request.tool_choice
-    if request.tool_choice not in {tool.name for tool in request.tools}:
-        raise BadRequest(f"tool_choice names {request.tool_choice!r}, which is none of the tools")
-    return {"type": "function", "function": {"name": request.tool_choice}}
+def _choice(profile: Profile, request: ChatRequest) -> tuple[tuple[Tool, ...], Any]:
+    """Return the tools to offer and what to say of them."""
+    tools, choice = request.tools, request.tool_choice
+    if choice in ("auto", "none") or (choice == "required" and tools):
+        return tools, choice
+    if not tools:
+        raise BadRequest("tool_choice asks for a call, but there are no tools.")
+    named = tuple(tool for tool in tools if tool.name == choice)
+    if not named:
+        raise BadRequest(f"tool_choice names {choice!r}, which is none of the tools.")
+    if profile.named_choice:
+        return tools, {"type": "function", "function": {"name": choice}}
+    return named, "required"
 
 
 def _format(profile: Profile, schema: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +156,14 @@ def check_text(text: str, schema: dict[str, Any]) -> None:
 
 def check(value: Any, schema: dict[str, Any], what: str) -> None:
     """Raise RemoteProtocolError where `value` does not fit; BadRequest where the schema is none."""
+    wrong = next(iter(_validator(schema).iter_errors(value)), None)
+    if wrong is not None:
+        place = "/".join(str(step) for step in wrong.absolute_path) or "its top"
+        raise RemoteProtocolError(f"{what} does not fit the schema at {place} ({wrong.validator}).")
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    """Return what checks values against `schema`. Raises BadRequest where it is none."""
     try:
         import jsonschema
         from referencing import Registry
@@ -160,10 +177,7 @@ def check(value: Any, schema: dict[str, Any], what: str) -> None:
     except jsonschema.SchemaError as exc:
         raise BadRequest("The schema is no JSON schema.") from exc
     # An empty registry: a `$ref` never makes it fetch anything.
-    wrong = next(iter(kind(schema, registry=Registry()).iter_errors(value)), None)
-    if wrong is not None:
-        place = "/".join(str(step) for step in wrong.absolute_path) or "its top"
-        raise RemoteProtocolError(f"{what} does not fit the schema at {place} ({wrong.validator}).")
+    return kind(schema, registry=Registry())
 
 
 def _parsed(text: str, what: str) -> Any:

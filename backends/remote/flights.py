@@ -67,8 +67,7 @@ class Flights:
 
         A newer request of the same `identity` cancels this one. Closing the iterator does too.
         """
-        if self._closed is not None:
-            raise self._closed
+        self.raise_if_closed()
         flight = Flight()
         self._all.add(flight)
         self._idle.clear()
@@ -100,6 +99,11 @@ class Flights:
                 self._idle.set()
             flight.stop()
             await asyncio.wait({flight.task}, timeout=END_TIMEOUT)
+
+    def raise_if_closed(self) -> None:
+        """Raise the error that `close` was called with, if it was."""
+        if self._closed is not None:
+            raise self._closed
 
     async def drain(self, limit: float) -> None:
         """Let requests finish for `limit` seconds, then cancel them."""

@@ -83,6 +83,7 @@ class Profile:
     session_header: str = ""  # the same for a router in between
     prediction: bool = False  # takes a text that much of the answer repeats
     effort_alone: bool = False  # models that reason refuse to have their sampling set
+    named_choice: bool = True  # `tool_choice` may name a tool
     schemas: bool = True  # an answer can be held to a JSON schema, else only to JSON
     hosted: bool = False  # billed by the token: nothing is evaluated in advance
     endpoint: str = ""  # where it is, if there is but one
@@ -120,6 +121,7 @@ _ROWS = (
         },
         max_stops=64,
         window=512,
+        named_choice=False,
     ),
     Profile(
         # For models whose family midspan does not know: the server has the template.
@@ -134,6 +136,7 @@ _ROWS = (
         fixed={"cache_prompt": True, "return_tokens": True, "return_progress": True},
         max_stops=64,
         window=512,
+        named_choice=False,
     ),
     Profile(
         "vllm",
@@ -185,12 +188,15 @@ _ROWS = (
         healing=Healing.AGREE,
         fixed=_USAGE,
         window=512,
+        named_choice=False,
     ),
     Profile(
         "mlx-lm",
         "mlx_lm.server",
         Way.NONE,
         servers=("BaseHTTP/",),
+        max_stops=0,  # it takes off the whole token that a stop begins in
+        schemas=False,
         no_fim="mlx_lm.server takes the first space off every answer, which breaks code. Use it "
         "for chat, and midspan's own mlx engine to complete.",
     ),
@@ -255,6 +261,7 @@ _ROWS = (
         "OpenAI-compatible server",
         healing=Healing.AGREE,
         fixed=_USAGE,
+        named_choice=False,
     ),
 )
 

@@ -199,6 +199,8 @@ class Prompter:
             return tokens, "", 0
         spelt = dict(pieces)
         kept, pending = split(tokens, spelt.__getitem__)
+        if b"\0" in pending:  # the character that llama-server's grammars can't spell
+            return tokens, "", 0
         try:
             return kept, pending.decode(), len(tokens) - len(kept)
         except UnicodeDecodeError:  # a character of many tokens: it is left whole

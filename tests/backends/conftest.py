@@ -24,6 +24,9 @@ from backends.manager import Manager, Workers
 from backends.remembered import Remembered
 from tests.backends import gguf_files
 
+# The contract's failed assertions show their values.
+pytest.register_assert_rewrite("backends.contract", "backends.contract_streams")
+
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 TOKEN = "test-token"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -12,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from backends import engines, frames
+from backends import contract, engines, frames, starter
 from backends.backend import InfillRequest
 from backends.engines import _OWN, Engine, Registry
+from backends.engines import contract as engines_contract
 from backends.errors import Conflict, EngineMissing
 from benchmarks import same_weights
 
@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = root / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    assert len(files) == 4
+    assert len(files) == 5
     return root
 
 
@@ -56,19 +56,38 @@ def beside(installed: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), os.getcwd()]), **more}
 
 
-def test_the_guide_s_own_test_passes(project: Path, installed: Path, folder: Path) -> None:
+def run_pytest(project: Path, file: str, env: dict[str, str]) -> tuple[int, int]:
+    """Return how many tests passed and how many were skipped; none may fail."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_decay.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
         cwd=project,
-        env=beside(installed, MODEL_FOLDER=str(folder)),
+        env=env,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stdout
-    assert f"{len(importlib.import_module('backends.engines.contract').CHECKS)} passed" in (
-        done.stdout
-    )
+    passed, skipped = (re.search(rf"(\d+) {word}", done.stdout) for word in ("passed", "skipped"))
+    return int(passed[1]) if passed else 0, int(skipped[1]) if skipped else 0
+
+
+def test_the_guide_s_own_test_passes(project: Path, installed: Path, folder: Path) -> None:
+    env = beside(installed, MODEL_FOLDER=str(folder))
+    assert run_pytest(project, "test_decay.py", env) == (len(engines_contract.CHECKS), 0)
+
+
+@pytest.mark.engine
+def test_the_guide_s_test_of_a_backend_passes(
+    project: Path, installed: Path, tmp_path: Path
+) -> None:
+    """With an engine whose model has something to say; the guide's toy has not."""
+    text = (project / "test_backend.py").read_text()
+    assert text.count('engine="decay"') == 1
+    (tmp_path / "test_backend.py").write_text(text.replace('"decay"', '"llama-cpp"'))
+    env = beside(installed, MODEL_FOLDER=str(starter.path()))
+    passed, skipped = run_pytest(tmp_path, "test_backend.py", env)
+    assert passed + skipped == len(contract.CHECKS) + len(contract.ENDINGS)
+    assert passed > skipped > 0, "the starter has no chat template, and all else it can"
 
 
 def test_a_worker_completes_with_an_installed_engine(installed: Path, folder: Path) -> None:

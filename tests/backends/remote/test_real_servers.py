@@ -52,13 +52,22 @@ def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
     """Yield a server's URL and the name it knows the model by."""
-    command, needed, form = SERVERS[request.param]
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    with serving(request.param, tmp_path_factory.mktemp("weights")) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def serving(name: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the URL of a server and the name it knows the model by; all it writes is in `folder`.
+
+    Skips the test where it is not installed.
+    """
+    command, needed, form = SERVERS[name]
+    missing = [module for module in needed if importlib.util.find_spec(module) is None]
     if missing:
-        pytest.skip(f"{request.param} needs {', '.join(missing)}")
+        pytest.skip(f"{name} needs {', '.join(missing)}")
     from benchmarks import same_weights
 
-    folder = tmp_path_factory.mktemp("weights")
     path = same_weights.write(folder).by_engine()[form]
     _give_chat_template(path / "tokenizer_config.json")
     hub = folder / "hub"
