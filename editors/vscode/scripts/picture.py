@@ -113,8 +113,8 @@ def main() -> None:
         command.chmod(0o755)
         file = folder / "project" / "config.py"
         file.write_text(CODE)
-        settings = SETTINGS | {"midspan.server.path": str(command)}
-        server = code_server.CodeServer(folder / "vscode", code_server.build(), env, settings)
+        vsix = code_server.build()
+        server = code_server.CodeServer(folder / "vscode", vsix, env, command, SETTINGS)
         try:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(

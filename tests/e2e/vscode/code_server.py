@@ -45,7 +45,6 @@ CALM = {
     "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},
     "editor.suggestOnTriggerCharacters": False,
     "editor.wordBasedSuggestions": "off",
-    "[jsonc]": {"editor.autoClosingBrackets": "never", "editor.autoClosingQuotes": "never"},
     "security.workspace.trust.enabled": False,
     "telemetry.telemetryLevel": "off",
     "files.autoSave": "off",
@@ -95,12 +94,15 @@ def build() -> Path:
 class CodeServer:
     """One server; each window of it is a page. Ends with everything it started."""
 
-    def __init__(self, folder: Path, vsix: Path, env: Env, settings: dict[str, object]) -> None:
+    def __init__(
+        self, folder: Path, vsix: Path, env: Env, midspan: Path, settings: dict[str, object]
+    ) -> None:
         self.folder = folder
         self.settings = CALM | settings
-        file = folder / "user" / "User" / "settings.json"
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(self.settings))
+        self.machine_settings = {"midspan.server.path": str(midspan)}
+        for name, values in (("User", self.settings), ("Machine", self.machine_settings)):
+            (folder / "user" / name).mkdir(parents=True)
+            (folder / "user" / name / "settings.json").write_text(json.dumps(values))
         home = {"HOME": str(folder / "home"), "XDG_CONFIG_HOME": str(folder / "home")}
         (folder / "home").mkdir()
         self._env = env | home
@@ -162,13 +164,17 @@ class CodeServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def window(self, browser: Browser, file: Path) -> Window:
-        """Open a file, and its folder, in a new window; wait until the model is there."""
+    def window(self, browser: Browser, file: Path, workspace: Path | None = None) -> Window:
+        """Open a file in a new window; wait until the model is there.
+
+        The window has the file's folder open, or a workspace of several folders.
+        """
         page = browser.new_context(viewport={"width": 1000, "height": 640}).new_page()
         page.set_default_timeout(PATIENCE * 1000)
         where = f"127.0.0.1:{self.port}"
         payload = quote(json.dumps([["openFile", f"vscode-remote://{where}{file}"]]))
-        page.goto(f"http://{where}/?folder={file.parent}&payload={payload}")
+        opened = f"folder={file.parent}" if workspace is None else f"workspace={workspace}"
+        page.goto(f"http://{where}/?{opened}&payload={payload}")
         window = Window(page, file)
         page.wait_for_selector(".monaco-editor .view-line")
         window.status("State: ready")
@@ -228,12 +234,17 @@ class Window:
         """Type into what has the focus."""
         self.page.keyboard.type(text, delay=delay_ms)
 
-    def change_settings(self, settings: dict[str, object]) -> None:
-        """Write the user's settings, in their editor: VS Code sees no change made outside."""
-        self.command("Preferences: Open User Settings (JSON)")
+    def change_settings(self, settings: dict[str, object], whose: str = "User") -> None:
+        """Write the user's settings, in their editor: VS Code sees no change made outside.
+
+        Those of the machine are the "Remote" ones.
+        """
+        self.command(f"Preferences: Open {whose} Settings (JSON)")
         self.page.wait_for_selector(".tab.active[aria-label^='settings.json']")
+        self.page.locator(".monaco-editor .view-lines").first.click()
         self.press("Control+a")
         self.page.keyboard.insert_text(json.dumps(settings))
+        self.press("Control+Shift+End", "Delete")  # brackets that the editor added
         self.page.wait_for_selector(".tab.active.dirty")
         self._save()
         self.command("View: Close Editor")

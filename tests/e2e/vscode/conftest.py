@@ -37,7 +37,7 @@ def vscode(vscode_env: Env, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     midspan = folder / "midspan"
     midspan.write_text(f'#!/bin/sh\nexec {shlex.join(MIDSPAN)} "$@"\n')
     midspan.chmod(0o755)
-    server = CodeServer(folder, build(), vscode_env, {"midspan.server.path": str(midspan)})
+    server = CodeServer(folder, build(), vscode_env, midspan, {})
     yield server
     server.stop()
 

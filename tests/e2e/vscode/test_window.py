@@ -81,17 +81,25 @@ def test_ghost_text_is_painted_and_tab_accepts_it(window: Window, tmp_path: Path
     assert window.text().startswith(before + ghost)
 
 
-def test_a_word_is_accepted_and_the_server_is_told(window: Window, vscode_env: Env):
-    ghost = ghost_after(window, CODE, "return a")
-    word = re.match(r"\s*(\w+|\W+)", ghost)
-    assert word is not None
+def test_a_word_is_accepted_and_counted(window: Window, run_midspan, vscode_env: Env):
+    def counted() -> dict[str, int]:
+        stats = run_midspan(["stats", "--json"], vscode_env)
+        assert stats.returncode == 0, stats.stderr
+        total: dict[str, int] = json.loads(stats.stdout)["total"]
+        return total
+
+    ghost = ghost_after(window, CODE, "re")
     window.press("Control+ArrowRight")
-    window.page.wait_for_timeout(300)
-    text = window.text()
-    accepted = text.removeprefix(CODE + "return a")
+    accepted = window.changed_text().removeprefix(CODE + "re")
     assert accepted
     assert ghost.startswith(accepted)
     assert len(accepted) < len(ghost)
+    ends = time.monotonic() + PATIENCE
+    while (after := counted())["word"] == 0 and time.monotonic() < ends:
+        window.page.wait_for_timeout(500)
+    assert after["word"] == 1, after
+    assert after["characters"] >= len(accepted)
+    assert after["shown"] >= 1
 
 
 def test_typing_along_keeps_the_ghost_text_and_escape_hides_it(window: Window):
@@ -215,6 +223,20 @@ def test_settings_reach_the_running_server(window: Window, vscode: CodeServer):
     assert ghost_after(window, CODE, "return a")
 
 
+def test_a_server_that_is_not_there_is_told_and_found_once_it_is(
+    window: Window, vscode: CodeServer, tmp_path: Path
+):
+    place = tmp_path / "midspan"
+    window.change_settings({"midspan.server.path": str(place)}, "Remote")
+    window.status("The command midspan was not found")
+    place.symlink_to(vscode.machine_settings["midspan.server.path"])
+    window.status("State: ready")
+    window.command("Notifications: Clear All Notifications")
+    window.change_settings(vscode.machine_settings, "Remote")
+    window.status("State: ready")
+    assert ghost_after(window, CODE, "return a")
+
+
 def test_typing_goes_on_after_kill_9_and_ghost_text_comes_back(window: Window, vscode_env: Env):
     (before,) = language_servers(vscode_env)
     window.fill(CODE)
@@ -286,17 +308,46 @@ def pss_mb(env: Env) -> float:
     return total / 1024
 
 
+def workspace_of_two_folders(folder: Path) -> tuple[Path, Path]:
+    """Return a file of the second folder, and the workspace."""
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+    workspace = folder / "both.code-workspace"
+    workspace.write_text(json.dumps({"folders": [{"path": "first"}, {"path": "second"}]}))
+    file = folder / "second" / "code.py"
+    file.write_text(CODE)
+    return file, workspace
+
+
+def notebook(folder: Path) -> Path:
+    """Return a notebook with one cell of code."""
+    source = CODE.splitlines(keepends=True)
+    cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": []}
+    file = folder / "book.ipynb"
+    cells = [{**cell, "execution_count": None}]
+    language = {"language_info": {"name": "python"}}
+    file.write_text(
+        json.dumps({"cells": cells, "metadata": language, "nbformat": 4, "nbformat_minor": 5})
+    )
+    return file
+
+
 def test_three_windows_share_one_manager_and_its_weights(
-    window: Window, vscode: CodeServer, vscode_env: Env, capsys: pytest.CaptureFixture[str]
+    window: Window,
+    vscode: CodeServer,
+    vscode_env: Env,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ):
+    """The second window has several folders, the third a notebook: both suggest, too."""
     assert ghost_after(window, CODE, "return a")
     one = pss_mb(vscode_env)
-    others = []
-    for name in ("second", "third"):
-        file = window.file.with_name(f"{name}.py")
-        file.write_text(CODE)
-        other = vscode.window(window.page.context.browser, file)
-        others.append(other)
+    browser = window.page.context.browser
+    others = [
+        vscode.window(browser, *workspace_of_two_folders(tmp_path)),
+        vscode.window(browser, notebook(tmp_path)),
+    ]
+    for other in others:
         other.page.locator(".monaco-editor .view-lines").first.click()
         other.press("Control+End")
         other.type("return a")
