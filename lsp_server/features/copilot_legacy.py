@@ -39,16 +39,20 @@ async def get_completions(kind: int, ls: MidspanServer, params: Any) -> dict[str
             context=types.InlineCompletionContext(types.InlineCompletionTriggerKind(kind)),
         ),
     )
-    return {"completions": [_completion(item) for item in answer.items]}
+    line_start, _ = document.line_bounds(document.line_of(offset))
+    before = document.text[line_start:offset]
+    return {"completions": [_completion(item, before) for item in answer.items]}
 
 
-def _completion(item: types.InlineCompletionItem) -> dict[str, Any]:
+def _completion(item: types.InlineCompletionItem, before: str) -> dict[str, Any]:
+    """Say it as these clients reckon: `text` replaces the line from its start to the cursor."""
+    cursor = _range(item)["end"]
     return {
         "uuid": _uuid(item),
-        "text": item.insert_text,
+        "text": f"{before}{item.insert_text}",
         "displayText": item.insert_text,
-        "range": _range(item),
-        "position": _range(item)["end"],
+        "range": {"start": {**cursor, "character": 0}, "end": cursor},
+        "position": cursor,
     }
 
 

@@ -114,6 +114,11 @@ async def test_next_suggestion_after_an_accept_was_fetched_ahead(editor: Editor)
     assert (counts["prefetched"], counts["evaluated"]) == (1, before)
 
 
+def places(items):
+    """Items without their ids, which are new ones with each answer."""
+    return [(item.insert_text, item.range) for item in items]
+
+
 async def test_typing_cancels_what_is_fetched_ahead_and_gets_its_own(editor: Editor):
     buffer, _ = await shown(editor)
     items = []
@@ -122,7 +127,7 @@ async def test_typing_cancels_what_is_fetched_ahead_and_gets_its_own(editor: Edi
         buffer.type(key)
         items = await buffer.ghost()
     again = reopen(editor, buffer)
-    assert await again.ghost() == items
+    assert places(await again.ghost()) == places(items)
     assert items
 
 

@@ -278,10 +278,10 @@ async def test_old_request_is_answered_in_its_words(session: Session):
     place = {"line": 1, "character": 4}
     assert completion.pop("uuid")
     assert completion == {
-        "text": "return a",
+        "text": "    return a",  # from the start of the line, whose blanks it replaces
         "displayText": "return a",
         "position": place,
-        "range": {"start": place, "end": place},
+        "range": {"start": {"line": 1, "character": 0}, "end": place},
     }
     await session.until(lambda m: m.get("method") == "statusNotification")
 
@@ -292,7 +292,7 @@ async def test_old_cycling_gives_several_and_their_events_count(session: Session
     session.manager.contents = ["return a", "return b", "pass"]
     answer = await session.call("getCompletionsCycling", doc())
     first, second, _ = answer["result"]["completions"]
-    assert second["text"] == "return b"
+    assert second["text"] == "    return b"
     await session.call("notifyShown", {"uuid": first["uuid"]})
     await session.call("notifyAccepted", {"uuid": second["uuid"], "acceptedLength": 6})
     counts = counted(session)
