@@ -75,7 +75,7 @@ class Profile:
     options_field: str = ""  # sampling, limit and stops go into an object of that name
     sampling: Mapping[str, str] = field(default_factory=lambda: OPENAI_SAMPLING)
     fixed: Mapping[str, Any] = field(default_factory=dict)  # sent with every completion
-    max_stops: int = 4
+    max_stops: int = 4  # that go out; midspan finds the others itself
     max_tokens: int = 0  # of one answer, 0: no limit of its own
     window: int = 1024
     salt_field: str = ""  # keeps one user's cached prefixes from others'
@@ -83,7 +83,7 @@ class Profile:
     session_header: str = ""  # the same for a router in between
     prediction: bool = False  # takes a text that much of the answer repeats
     effort_alone: bool = False  # models that reason refuse to have their sampling set
-    named_choice: bool = True  # `tool_choice` may name a tool
+    named_choice: bool = True  # `tool_choice` may name a tool, else only that one is offered
     schemas: bool = True  # an answer can be held to a JSON schema, else only to JSON
     hosted: bool = False  # billed by the token: nothing is evaluated in advance
     endpoint: str = ""  # where it is, if there is but one
@@ -178,6 +178,7 @@ _ROWS = (
         limit_field="num_predict",
         options_field="options",
         sampling=FULL_SAMPLING,
+        named_choice=False,
         max_stops=16,
         window=512,
     ),
@@ -196,6 +197,7 @@ _ROWS = (
         Way.NONE,
         servers=("BaseHTTP/",),
         max_stops=0,  # it takes off the whole token that a stop begins in
+        named_choice=False,
         schemas=False,
         no_fim="mlx_lm.server takes the first space off every answer, which breaks code. Use it "
         "for chat, and midspan's own mlx engine to complete.",

@@ -16,7 +16,8 @@ from backends.backend import (
     Tool,
 )
 from backends.config import ModelSettings
-from backends.errors import NoFim, RemoteProtocolError, UnknownModel, Unsupported
+from backends.errors import BadRequest, NoFim, RemoteProtocolError, UnknownModel, Unsupported
+from backends.remote import conversation
 from backends.remote.backend import RemoteBackend
 from backends.remote.profiles import PROFILES, Way
 from tests.backends.remote.conftest import MODEL, Connect, collected
@@ -278,8 +279,48 @@ async def test_tool_calls_are_put_together_and_checked(
     assert (made.id, made.name, made.arguments) == ("call_7", "open_file", '{"path": "a.py"}')
     sent = upstream.to("/v1/chat/completions")[0].json
     assert sent["tools"][0]["function"]["parameters"]["type"] == "object"
-    assert sent["tool_choice"] == {"type": "function", "function": {"name": "open_file"}}
+    assert sent["tool_choice"] == "required"
     assert sent["messages"][1] == {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "offered", "choice"),
+    [
+        ("vllm", 2, {"type": "function", "function": {"name": "open_file"}}),
+        ("llama-server", 1, "required"),  # it takes a name for "auto"
+        ("openai-compatible", 1, "required"),
+    ],
+)
+def test_tool_that_is_named_is_the_one_that_is_called(
+    profile: str, offered: int, choice: Any
+) -> None:
+    tools = (TOOL, Tool("other", "", {}))
+    request = ChatRequest(MESSAGES, tools=tools, tool_choice="open_file")
+    body, _ = conversation.arguments(PROFILES[profile], "m", request, "")
+    assert len(body["tools"]) == offered
+    assert body["tools"][0]["function"]["name"] == "open_file"
+    assert body["tool_choice"] == choice
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tool_choice": "required"}, "no tools"),
+        ({"tool_choice": "other", "tools": (TOOL,)}, "'other'"),
+        ({"schema": {"type": "no such type"}}, "no JSON schema"),
+    ],
+)
+def test_chat_that_cannot_be_meant_is_not_sent(fields: dict[str, Any], words: str) -> None:
+    request = ChatRequest(MESSAGES, **fields)
+    with pytest.raises(BadRequest, match=words):
+        conversation.arguments(PROFILES["openai-compatible"], "m", request, "")
+
+
+def test_stops_that_an_engine_cuts_wrongly_are_not_sent_to_it() -> None:
+    request = ChatRequest(MESSAGES, stop=("\n",))
+    for name, sent in (("mlx-lm", False), ("vllm", True)):
+        body, _ = conversation.arguments(PROFILES[name], "m", request, "")
+        assert ("stop" in body) == sent
 
 
 @pytest.mark.parametrize(
@@ -397,7 +438,7 @@ def test_rows_are_whole(profile: Any) -> None:
     assert profile.models.startswith("/")
     assert not profile.chat.endswith("/")
     assert bool(profile.hosted) == bool(profile.endpoint) == bool(profile.key_env)
-    assert profile.max_stops > 0
+    assert profile.max_stops > 0 or profile.way is Way.NONE
     assert (profile.way is Way.NONE) == bool(profile.no_fim)
     assert set(profile.sampling) <= set(Sampling.__dataclass_fields__)
     assert profile.way is not Way.TOKENS or profile.fixed["return_tokens"]

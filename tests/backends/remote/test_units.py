@@ -357,3 +357,13 @@ async def test_spellings_reach_a_tokenizer_in_parts() -> None:
         tokenizer.control[token] for token in (prefix, suffix, middle)
     ]
     assert outgoing.prompt[0] == 1
+
+
+async def test_character_that_no_grammar_spells_is_left_whole() -> None:
+    """llama-server fails where it is held to a NUL."""
+    prompter = Prompter(FAMILIES[0], 4096, Healing.GRAMMAR, Letters())
+    plain = await prompter.prompt(InfillRequest("x = a", ""), 512)
+    assert plain.pending
+    nul = await prompter.prompt(InfillRequest("x = a\0", ""), 512)
+    assert (nul.pending, nul.dropped) == ("", 0)
+    assert 0 in nul.prompt
