@@ -123,3 +123,18 @@ async def test_commands_do_not_block_ghost_text(session: Session):
     assert len(await session.items(session.ghost(0, 4))) == 1
     session.manager.release.set()
     assert (await session.answer(asked))["result"]["name"] == "m"
+
+
+async def test_add_model_keeps_a_file_under_a_name(session: Session):
+    await session.start()
+    answer = await session.command("midspan.addModel", {"path": "/m/a.gguf", "name": "a", "x": 1})
+    assert answer["result"]["name"] == "a"
+    assert session.manager.posted == [("/api/models/add", {"path": "/m/a.gguf", "name": "a"})]
+
+
+@pytest.mark.parametrize("arguments", [(), (None,), ("/m/a.gguf",), ({},), ({"path": 5},)])
+async def test_add_model_needs_a_path(session: Session, arguments):
+    await session.start()
+    answer = await session.command("midspan.addModel", *arguments)
+    assert answer["error"]["code"] == -32602
+    assert session.manager.posted == []
