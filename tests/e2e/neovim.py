@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ from tests.conftest import MIDSPAN, Env
 from tests.e2e.terminal import Terminal
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "neovim"
-PATIENCE = float(os.environ.get("P","60"))  # seconds; a first start on a busy machine included
+PATIENCE = 60.0  # seconds; a first start on a busy machine included
 
 # Options that keep the screen free of what is not under test.
 INIT = """
 vim.opt.runtimepath:prepend({plugin!r})
 vim.o.swapfile, vim.o.shortmess, vim.o.more = false, vim.o.shortmess .. 'I', false
-vim.o.laststatus, vim.o.cmdheight = 0, 3
+vim.o.laststatus, vim.o.cmdheight = 0, 6
 vim.o.termguicolors = vim.fn.has('nvim-0.12') == 1
 told = {{}} -- so that no message waits for Enter
 vim.notify = function(message) told[#told + 1] = message end
@@ -54,6 +55,11 @@ def version(argv: Sequence[str]) -> tuple[int, ...]:
     return tuple(int(part) for part in numbers.split("."))
 
 
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @dataclass
 class Neovim:
     """A running Neovim: its screen, and its API."""
@@ -80,15 +86,17 @@ class Neovim:
             f"XDG_{name}_HOME": str(folder / "xdg" / name.lower())
             for name in ("CONFIG", "DATA", "STATE", "CACHE")
         }
-        socket = folder / "nvim.sock"
-        socket.unlink(missing_ok=True)
+        address = folder / "nvim.sock"
+        address.unlink(missing_ok=True)
         terminal = Terminal(
-            [*argv, "--listen", str(socket), "-u", str(config), *arguments],
+            [*argv, "--listen", str(address), "-u", str(config), *arguments],
             {**env, **home},
             folder,
         )
-        terminal.wait(socket.exists)
-        return cls(terminal, pynvim.attach("socket", path=str(socket)), {**env, **home})
+        terminal.wait(lambda: _listens(address))
+        api = pynvim.attach("socket", path=str(address))
+        terminal.wait(lambda: api.eval("v:vim_did_enter"))
+        return cls(terminal, api, {**env, **home})
 
     def lua(self, code: str, *arguments: Any) -> Any:
         """Run Lua and return its result."""
@@ -128,8 +136,7 @@ class Neovim:
 
     def wait_ghost(self) -> str:
         """Wait for ghost text and return it: what the cursor's line shows and does not hold."""
-        self.terminal.wait(self.visible, PATIENCE)
-        self.terminal.wait(lambda: self.shown_line.rstrip() != self.cursor_line.rstrip())
+        self.terminal.wait(lambda: self.visible() and self.ghost, PATIENCE)
         return self.ghost
 
     @property

@@ -21,15 +21,15 @@ _UNFINISHED = re.compile(rb"\x1b(P[^\x1b]*|\[[^@-~]*)?\x1b?\Z", re.S)
 class Terminal:
     """A pseudo-terminal with a program in it."""
 
+    size = (100, 30)  # columns, lines
+
     def __init__(
         self,
         argv: Sequence[str],
         env: Mapping[str, str],
         cwd: Path,
-        *,
-        columns: int = 100,
-        lines: int = 30,
     ) -> None:
+        columns, lines = self.size
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
         self._kept = b""

@@ -198,6 +198,9 @@ end
 ---@param kind integer
 local function ask(kind)
   request(kind, function(found)
+    if require('midspan.native').visible() then
+      return -- Neovim draws one already
+    end
     forget()
     suggestion = found
     show()

@@ -89,6 +89,9 @@ local function interpose(lsp_client)
       if err or tick ~= api.nvim_buf_get_changedtick(bufnr) then
         return
       end
+      if ghost.visible() then
+        return handler(nil, { items = {} }, ctx) -- the plugin was asked meanwhile, and draws
+      end
       latest = { bufnr = bufnr, client_id = self.id, items = plain(result).items }
       handler(nil, { items = latest.items }, ctx)
       tell_shown(latest)
