@@ -186,8 +186,9 @@ def test_complete_without_an_engine_says_which_extra_to_add(
     code: Path,
     tmp_path: Path,
 ) -> None:
-    # Stands for an environment that llama-cpp-python was never installed in.
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['llama_cpp'] = None\n")
+    # Stands for an environment that nothing to run a GGUF was ever installed in.
+    hidden = "import sys\nsys.modules['llama_cpp'] = sys.modules['xllamacpp'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(hidden)
     path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     done = run_midspan(["complete", f"{code}:9:21", "--json"], midspan_env | {"PYTHONPATH": path})
     assert done.returncode == Exit.UNAVAILABLE
