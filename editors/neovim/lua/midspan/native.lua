@@ -112,8 +112,12 @@ function M.attach(lsp_client, bufnr)
   -- Neovim notes the buffer as attached only after the autocommands.
   vim.schedule(function()
     if api.nvim_buf_is_loaded(bufnr) and compat.clients('midspan', bufnr)[1] then
-      local filter = { bufnr = bufnr, client_id = lsp_client.id }
-      vim.lsp.inline_completion.enable(policy.native(), filter)
+      if policy.native() then
+        -- For the whole buffer: Neovim forgets a client that ended only where that is so.
+        vim.lsp.inline_completion.enable(true, { bufnr = bufnr })
+      else
+        vim.lsp.inline_completion.enable(false, { client_id = lsp_client.id })
+      end
     end
   end)
 end
