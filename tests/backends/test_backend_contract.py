@@ -10,13 +10,13 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
 from backends import catalogue, contract, engines
-from backends.backend import Backend, FinishReason
+from backends.backend import Backend, Chunk, FinishReason, InfillRequest
 from backends.config import ModelSettings
 from backends.contract import CHECKS, ENDINGS, Check, Ending
 from backends.contract_streams import GAP, HELLO, LONG, SCHEMA, SOON, TOOL, collected
@@ -203,3 +203,84 @@ async def test_model_without_a_chat_template_refuses_to_chat(here: Here, kind: K
         await contract.what_it_cannot_do_is_refused_with_a_reason(backend)
     finally:
         await backend.close()
+
+
+class Twisted:
+    """A good backend with one thing wrong: what its streams hold, or what requests become."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        chunk: Callable[[Chunk], Chunk] = lambda chunk: chunk,
+        request: Callable[[InfillRequest], InfillRequest] = lambda request: request,
+    ) -> None:
+        self._backend, self._chunk, self._request = backend, chunk, request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    async def infill(self, request: InfillRequest) -> AsyncIterator[Chunk]:
+        async with aclosing(self._backend.infill(self._request(request))) as chunks:
+            async for chunk in chunks:
+                yield self._chunk(chunk)
+
+
+def with_usage(**counts: int) -> Callable[[Chunk], Chunk]:
+    return lambda c: replace(c, usage=replace(c.usage, **counts)) if c.usage else c
+
+
+TWISTS: dict[str, tuple[Check, dict[str, Any]]] = {
+    "ends again and again": (
+        contract.an_infill_streams_and_ends_once,
+        {"chunk": lambda chunk: replace(chunk, finish_reason=FinishReason.LENGTH)},
+    ),
+    "half characters": (
+        contract.odd_documents_are_completed,
+        {"chunk": lambda chunk: replace(chunk, text="\ud83d")},
+    ),
+    "more cached than there is": (
+        contract.an_infill_streams_and_ends_once,
+        {"chunk": with_usage(cached_tokens=1 << 20)},
+    ),
+    "nothing cached": (
+        contract.typing_on_finds_its_prompt_cached,
+        {"chunk": with_usage(cached_tokens=0)},
+    ),
+    "no stops": (
+        contract.text_ends_before_a_stop_and_names_it,
+        {"request": lambda request: replace(request, stop=())},
+    ),
+    "no lines": (
+        contract.a_single_line_ends_at_its_end,
+        {"request": lambda request: replace(request, single_line=False)},
+    ),
+    "no deadline": (
+        contract.a_deadline_ends_it,
+        {"request": lambda request: replace(request, deadline_ms=None)},
+    ),
+    "no owner": (
+        contract.a_newer_request_of_a_document_cancels_the_older,
+        {"request": lambda request: replace(request, document=None)},
+    ),
+    "one owner": (
+        contract.a_newer_request_of_a_document_cancels_the_older,
+        {"request": lambda request: replace(request, document="a")},
+    ),
+    "tokens without end": (
+        contract.no_tokens_are_none_and_one_is_one,
+        {"request": lambda request: replace(request, max_tokens=8)},
+    ),
+    "steering is ignored": (
+        contract.what_it_cannot_do_is_refused_with_a_reason,
+        {"request": lambda request: replace(request, steering=())},
+    ),
+}
+
+
+@pytest.mark.parametrize("twist", TWISTS)
+@pytest.mark.parametrize("backend", KINDS[:1], ids=lambda k: k.name, indirect=True)
+async def test_suite_finds(backend: Backend, twist: str) -> None:
+    check, wrong = TWISTS[twist]
+    with pytest.raises(AssertionError):
+        await check(cast(Backend, Twisted(backend, **wrong)))
+    await check(backend)
