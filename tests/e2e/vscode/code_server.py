@@ -7,6 +7,7 @@ filled; `$CHROMIUM` a Chromium, if it is not /usr/bin/chromium.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -17,11 +18,13 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from playwright.sync_api import Browser, Locator, Page
-
 from tests.conftest import Env
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
 
 EXTENSION = Path(__file__).parents[3] / "editors" / "vscode"
 PATIENCE = 40.0  # seconds; for what takes a few on a machine that is not busy
@@ -61,6 +64,8 @@ def chromium() -> Path | None:
 
 def missing() -> str:
     """Why VS Code cannot be run here; "" if it can."""
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright is not installed"
     folder = os.environ.get("MIDSPAN_VSCODE_TEST")
     if not folder:
         return "$MIDSPAN_VSCODE_TEST names no folder with code-server"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import MIDSPAN, Env, private_env, stop_manager
-
-pytest.importorskip("playwright", reason="playwright is not installed")
-
-from playwright.sync_api import Browser, sync_playwright
-
 from tests.e2e.vscode.code_server import CHROMIUM_ARGS, CodeServer, Window, build, chromium, missing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,6 +44,8 @@ def vscode(vscode_env: Env, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="package")
 def browser(vscode: CodeServer) -> Iterator[Browser]:
     """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM_ARGS))
         yield found
