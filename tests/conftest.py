@@ -44,6 +44,17 @@ def stop_manager(env: Env) -> None:
         launcher.stop(endpoint)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests that ask for no private environment away from the user's own."""
+    private = private_env(tmp_path_factory.mktemp("nobody"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RUNTIME_DIR", "STATE_DIR", "MODELS_DIR", "VECTORS_DIR", "CONFIG"):
+            patch.setenv(f"MIDSPAN_{name}", private[f"MIDSPAN_{name}"])
+        yield
+    stop_manager(private)
+
+
 @pytest.fixture
 def midspan_env(tmp_path: Path) -> Iterator[Env]:
     """A private environment; its manager, if one was started, ends with the test."""
