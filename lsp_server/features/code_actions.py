@@ -67,13 +67,14 @@ async def resolve(ls: MidspanServer, action: types.CodeAction) -> types.CodeActi
 async def fill(ls: MidspanServer, params: types.ExecuteCommandParams) -> None:
     """Generate, and have the client apply the edit: for clients that do not resolve actions."""
     edit = await _filled(ls, (params.arguments or [None])[0], params.work_done_token)
-    if not ls.client.apply_edit:
-        raise JsonRpcException("This editor cannot apply edits.", code=REQUEST_FAILED)
+    # Sent to editors that say they cannot, too: ALE says so, and applies it without an answer.
     answer = await ls.protocol.ask(
         types.WORKSPACE_APPLY_EDIT, types.ApplyWorkspaceEditParams(edit=edit, label="midspan")
     )
     if not (isinstance(answer, dict) and answer.get("applied")):
-        raise JsonRpcException("The editor did not apply the edit.", code=REQUEST_FAILED)
+        able = ls.client.apply_edit
+        message = "The editor did not apply the edit." if able else "This editor cannot apply edits."
+        raise JsonRpcException(message, code=REQUEST_FAILED)
 
 
 async def _filled(
