@@ -14,7 +14,10 @@ import pyte
 
 # What pyte prints instead of leaving out: device control strings, and CSI with a prefix or
 # intermediate that it does not know.
-_UNKNOWN = re.compile(rb"\x1bP.*?\x1b\\|\x1b\[[>=<][0-9;:]*[ -/]*[@-~]|\x1b\[\??[0-9;]*\$[@-~]", re.S)
+_UNKNOWN = re.compile(
+    rb"\x1bP.*?\x1b\\|\x1b\[[>=<][0-9;:]*[ -/]*[@-~]|\x1b\[\??[0-9;]*\$[@-~]|\x1b\[\?[0-9;]*[nmcu]",
+    re.S,
+)
 _UNFINISHED = re.compile(rb"\x1b(P[^\x1b]*|\[[^@-~]*)?\x1b?\Z", re.S)
 
 

@@ -1,0 +1,103 @@
+"""Emacs in a real terminal: ghost text with lsp-mode, completion and code actions with eglot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+pytest.importorskip("pyte", reason="pyte is not installed")
+pytest.importorskip("pexpect", reason="pexpect is not installed")
+
+from tests.e2e.editor_terminals import PATIENCE, Desk, desk
+
+__all__ = ["desk"]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(200),
+    pytest.mark.skipif(shutil.which("emacs") is None, reason="Emacs is not installed"),
+]
+
+# A folder with lsp-mode 10 and what it needs, each in a folder of its own; compiled, or it takes
+# a minute to load.
+LSP_MODE = os.environ.get("MIDSPAN_TEST_LSP_MODE", "")
+
+QUIET = """
+(setq inhibit-startup-screen t make-backup-files nil auto-save-default nil create-lockfiles nil
+      native-comp-async-report-warnings-errors nil)
+"""
+
+# The configurations of editors/README.md.
+LSP_MODE_CONFIG = """
+(require 'lsp-mode)
+(require 'lsp-inline-completion)
+(lsp-register-client
+ (make-lsp-client :new-connection (lsp-stdio-connection '("midspan" "lsp"))
+                  :activation-fn (lambda (&rest _) t) :add-on? t :server-id 'midspan
+                  :notification-handlers (lsp-ht ("midspan/status" #'ignore))))
+(add-hook 'lsp-mode-hook #'lsp-inline-completion-mode)
+(add-hook 'python-mode-hook #'lsp)
+"""
+EGLOT_CONFIG = """
+(require 'eglot)
+(add-to-list 'eglot-server-programs '(python-mode . ("midspan" "lsp")))
+(add-hook 'python-mode-hook #'eglot-ensure)
+"""
+TO_END, ACCEPT = "\x1b>", "\x1bxlsp-inline-completion-accept\r"
+
+
+def has_eglot() -> bool:
+    done = subprocess.run(
+        ["emacs", "--batch", "--eval", "(progn (package-initialize) (require 'eglot))"],
+        capture_output=True,
+        timeout=60,
+    )
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not LSP_MODE, reason="no lsp-mode 10: $MIDSPAN_TEST_LSP_MODE names no folder")
+def test_ghost_text_of_lsp_mode_is_shown_and_accepted(desk: Desk) -> None:
+    init = desk.folder / "init.el"
+    paths = f'(dolist (d (file-expand-wildcards "{LSP_MODE}/*")) (add-to-list \'load-path d))'
+    extras = "(setq lsp-auto-guess-root t lsp-lens-enable nil lsp-enabled-clients '(midspan))"
+    init.write_text(QUIET + paths + extras + LSP_MODE_CONFIG)
+    desk.file.write_text(desk.file.read_text().replace("pass\n", ""))
+    emacs = desk.open("emacs", "-nw", "-Q", "-l", str(init), "new.py")
+    try:
+        emacs.wait("LSP[midspan", PATIENCE)
+        emacs.pump(2)
+        emacs.send(TO_END)
+        emacs.send("ret")
+        emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
+        emacs.send("\x18\x13")  # saved as it is: the ghost text is no text
+        emacs.wait(lambda: desk.file.read_text().endswith("    ret\n"))
+        emacs.send("\x7ft")
+        emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
+        emacs.send(ACCEPT)
+        emacs.pump(1)
+        emacs.send("\x18\x13")
+        emacs.wait(lambda: desk.file.read_text().count("return first") == 2)
+    finally:
+        emacs.close()
+
+
+def test_eglot_completes_and_lists_code_actions(desk: Desk) -> None:
+    if not has_eglot():
+        pytest.skip("no eglot: Emacs 29, or apt-get install elpa-eglot")
+    init = desk.folder / "init.el"
+    init.write_text(QUIET + "(package-initialize)" + EGLOT_CONFIG)
+    desk.file.write_text(desk.file.read_text().replace("pass\n", ""))
+    emacs = desk.open("emacs", "-nw", "-q", "-l", str(init), "new.py")
+    try:
+        emacs.wait("[eglot:", PATIENCE)
+        emacs.pump(3)
+        emacs.send(TO_END)
+        emacs.send("ret\x1b\t")
+        emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
+        emacs.send("\x1bxeglot-code-actions\r")
+        emacs.wait("Fill in here", PATIENCE)
+        emacs.send("\x07")
+    finally:
+        emacs.close()
