@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +41,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, midspan_env: Env) -> Iterator[Desk]:
+def desk(tmp_path: Path, midspan_env: Env) -> Desk:
     """A new desk."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -56,4 +55,4 @@ def desk(tmp_path: Path, midspan_env: Env) -> Iterator[Desk]:
     home = {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CONFIG", "DATA", "CACHE")}
     path = f"{programs}{os.pathsep}{midspan_env['PATH']}"
     # Helix and Vim look for pyproject and the like upwards: HOME keeps them in here.
-    yield Desk(folder, {**midspan_env, **home, "PATH": path, "HOME": str(tmp_path)})
+    return Desk(folder, {**midspan_env, **home, "PATH": path, "HOME": str(tmp_path)})

@@ -176,4 +176,3 @@ class Neovim:
     def close(self) -> None:
         """End it."""
         self.terminal.close()
-

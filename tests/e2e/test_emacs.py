@@ -45,7 +45,7 @@ EGLOT_CONFIG = """
 (add-to-list 'eglot-server-programs '(python-mode . ("midspan" "lsp")))
 (add-hook 'python-mode-hook #'eglot-ensure)
 """
-TO_END, ACCEPT = "\x1b>", "\x1bxlsp-inline-completion-accept\r"
+TO_END, CTRL_RETURN = "\x1b>", "\x1b[27;5;13~"
 
 
 def has_eglot() -> bool:
@@ -75,7 +75,7 @@ def test_ghost_text_of_lsp_mode_is_shown_and_accepted(desk: Desk) -> None:
         emacs.wait(lambda: desk.file.read_text().endswith("    ret\n"))
         emacs.send("\x7ft")
         emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
-        emacs.send(ACCEPT)
+        emacs.send(CTRL_RETURN)
         emacs.pump(1)
         emacs.send("\x18\x13")
         emacs.wait(lambda: desk.file.read_text().count("return first") == 2)

@@ -55,6 +55,7 @@ vim.keymap.set('i', '<C-N>', '<Plug>(midspan-next)', { remap = true })
 vim.keymap.set('i', '<C-P>', '<Plug>(midspan-previous)', { remap = true })
 vim.keymap.set('i', '<C-X>', '<Plug>(midspan-dismiss)', { remap = true })
 """
+OTHERS = ("dismiss", "suggest")
 TAB, WORD, LINE, NEXT, PREVIOUS, DISMISS = "\t", "\x06", "\n", "\x0e", "\x10", "\x18"
 
 Start = Callable[..., Neovim]
@@ -440,9 +441,7 @@ def test_nothing_is_sent_where_suggestions_are_not_wanted(start: Start, script: 
     assert "secret" not in (script.folder / "told.jsonl").read_text("utf-8")
 
 
-def test_server_that_keeps_ending_is_left_off(
-    argv: list[str], tmp_path: Path, env: Env
-) -> None:
+def test_server_that_keeps_ending_is_left_off(argv: list[str], tmp_path: Path, env: Env) -> None:
     (tmp_path / "new.py").write_text("x")
     broken = [sys.executable, "-c", "import sys; sys.exit(3)"]
     neovim = Neovim.start(argv, tmp_path, env, "new.py", cmd=broken)
@@ -481,13 +480,15 @@ def test_no_key_is_mapped_and_wrong_options_are_told(
     require('midspan').setup({ debounce = 1, keys = { accept = 1 }, ghost_text = 'blue' })
     require('midspan').setup({ keys = { accept = '<Tab>' } })
     added[#added + 1] = vim.fn.maparg('<Tab>', 'i', false, true).desc
-    io.stdout:write(vim.json and vim.json.encode({ added, told }) or vim.fn.json_encode({ added, told }))
+    io.stdout:write(vim.fn.json_encode({ added, told }))
     """
     file = tmp_path / "check.lua"
     file.write_text(code)
     done = subprocess.run(
-        [*argv, "--headless", "--clean", "--cmd", f"set rtp^={PLUGIN} noloadplugins"]
-        + ["-c", f"luafile {file}", "-c", "qa!"],
+        [
+            *(*argv, "--headless", "--clean", "--cmd", f"set rtp^={PLUGIN} noloadplugins"),
+            *("-c", f"luafile {file}", "-c", "qa!"),
+        ],
         env=env,
         capture_output=True,
         text=True,
@@ -496,8 +497,7 @@ def test_no_key_is_mapped_and_wrong_options_are_told(
     added, told = json.loads(done.stdout)
     assert sorted(added[:-1]) == sorted(
         f"i <Plug>(midspan-{name})"
-        for name in ("accept", "accept-word", "accept-line", "next", "previous")
-        + ("dismiss", "suggest")
+        for name in ("accept", "accept-word", "accept-line", "next", "previous", *OTHERS)
     )
     assert added[-1] == "midspan: accept"
     (message,) = told

@@ -1,4 +1,4 @@
-"""Vim with ALE in a real terminal: code actions. Ghost text in Vim is llama.vim's (its own test)."""
+"""Vim with ALE in a real terminal: code actions. Ghost text is llama.vim's, tested by itself."""
 
 from __future__ import annotations
 

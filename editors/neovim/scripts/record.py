@@ -149,7 +149,7 @@ def svg(recording: Recording) -> str:
     frames = "".join(_keyframes(name, *key, total) for key, name in styles.items())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'font-family="ui-monospace,Menlo,Consolas,\'DejaVu Sans Mono\',monospace" '
+        f"font-family=\"ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace\" "
         f'font-size="14">\n<style>text{{white-space:pre}}{frames}</style>\n'
         f'<rect width="100%" height="100%" rx="8" fill="{BACKGROUND}"/>\n'
         '<g fill="#4f5258"><circle cx="18" cy="14" r="5"/><circle cx="35" cy="14" r="5"/>'
