@@ -167,11 +167,10 @@ class Neovim:
         (child,) = psutil.Process(self.api.call("getpid")).children()
         return int(child.pid)
 
-    def manager_pid(self) -> int:
-        """The process id of the manager."""
+    def manager_pid(self) -> int | None:
+        """The process id of the manager; None while there is none."""
         endpoint = state.read(Path(self.env["MIDSPAN_RUNTIME_DIR"]))
-        assert endpoint is not None
-        return endpoint.pid
+        return None if endpoint is None else endpoint.pid
 
     def close(self) -> None:
         """End it."""

@@ -61,6 +61,13 @@ api.nvim_create_autocmd({ 'InsertEnter', 'CursorMovedI', 'TextChangedI', 'TextCh
   end,
 })
 
+api.nvim_create_autocmd({ 'TextChanged', 'TextChangedI', 'TextChangedP' }, {
+  group = group,
+  callback = function(event)
+    require('midspan.client').follow(event.buf)
+  end,
+})
+
 api.nvim_create_autocmd({ 'InsertLeave', 'BufLeave' }, {
   group = group,
   callback = function()

@@ -13,6 +13,7 @@ local RETURN_MS = 500
 local MAX_ENDS, WITHIN_S = 5, 180
 
 local attached = {} ---@type table<integer, boolean> the buffers that it serves
+local returned = {} ---@type table<integer, boolean> those that were attached anew
 local ends = {} ---@type integer[] when it ended by itself
 local stopping = {} ---@type table<integer, boolean> clients that were told to stop
 
@@ -130,6 +131,7 @@ end
 ---@param bufnr integer
 function M.detached(bufnr)
   attached[bufnr] = nil
+  returned[bufnr] = nil
 end
 
 -- Before 0.8 there is no `vim.lsp.start`, which starts one client and finds it again.
@@ -177,9 +179,32 @@ function M.attach_all()
   attached[api.nvim_get_current_buf()] = true
   for bufnr in pairs(attached) do
     if api.nvim_buf_is_loaded(bufnr) then
+      returned[bufnr] = true
       M.attach(bufnr)
     end
   end
+end
+
+local LINE_ENDS = { unix = '\n', dos = '\r\n', mac = '\r' }
+
+--- Send a buffer's text where Neovim no longer does: it stops following a buffer that changes
+--- while no server is there, and does not begin again when one returns (0.7 to 0.12).
+---@param bufnr integer
+function M.follow(bufnr)
+  local client = returned[bufnr] and M.of(bufnr)
+  local tick = api.nvim_buf_get_changedtick(bufnr)
+  if not client or vim.lsp.util.buf_versions[bufnr] == tick then
+    return
+  end
+  local line_end = LINE_ENDS[vim.bo[bufnr].fileformat]
+  local text = table.concat(api.nvim_buf_get_lines(bufnr, 0, -1, true), line_end)
+  if vim.bo[bufnr].endofline then
+    text = text .. line_end
+  end
+  compat.notify(client, 'textDocument/didChange', {
+    textDocument = { uri = vim.uri_from_bufnr(bufnr), version = tick },
+    contentChanges = { { text = text } },
+  })
 end
 
 --- Stop the server and start it anew.
