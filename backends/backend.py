@@ -178,7 +178,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None  # on the last chunk
     timings: Timings | None = None  # on the last chunk
-    # The entry of `stop` that ended it, on the last chunk; empty where the engine doesn't say which.
+    # The entry of `stop` that ended it, on the last chunk; empty where the engine doesn't say.
     stopping_word: str = ""
     truncated: bool = False  # on the last chunk: the document has more text than was shown
     reasoning: str = ""  # what the model thinks before it answers; never part of `text`

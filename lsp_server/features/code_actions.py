@@ -73,7 +73,9 @@ async def fill(ls: MidspanServer, params: types.ExecuteCommandParams) -> None:
     )
     if not (isinstance(answer, dict) and answer.get("applied")):
         able = ls.client.apply_edit
-        message = "The editor did not apply the edit." if able else "This editor cannot apply edits."
+        message = (
+            "The editor did not apply the edit." if able else "This editor cannot apply edits."
+        )
         raise JsonRpcException(message, code=REQUEST_FAILED)
 
 
