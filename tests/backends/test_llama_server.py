@@ -29,11 +29,12 @@ from backends.lifecycle import ModelState
 from backends.llama_server import LlamaServer
 from backends.manager import Manager
 from backends.remembered import Remembered
-from tests.backends.llama_server_binary import __file__ as program
 
 if importlib.util.find_spec("xllamacpp") is None:
     pytest.skip("the extra 'llama-server' is not installed", allow_module_level=True)
 
+# Imports xllamacpp: run, never imported here.
+PROGRAM = Path(__file__).with_name("llama_server_binary.py")
 TEXT = "import os\n\n\ndef name(path):\n    return os.path.basename(path)\n" * 8
 SERVED = ModelSettings(path=str(starter.path()), engine="llama-server")
 
@@ -196,7 +197,7 @@ def binary(tmp_path: Path) -> Path:
     """A program that takes llama-server's command line."""
     path = tmp_path / "llama-server"
     root = Path(__file__).parents[2]
-    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" "{program}" "$@"\n')
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" "{PROGRAM}" "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
