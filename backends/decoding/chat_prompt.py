@@ -13,9 +13,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from backends.decoding.chat_format import Rendered
+from backends.decoding.prompting import tokens_of
 from backends.decoding.token_model import TokenModel
 from backends.errors import BadRequest
-from fim.prompt import Control, Piece, Text
+from fim.prompt import Piece, Text
 
 MAX_SESSIONS = 64
 
@@ -86,17 +87,8 @@ class ChatPrompter:
         said = self._said.get(session or "")
         rest = None if said is None else _after(said.pieces, pieces)
         if said is not None and rest is not None:
-            return [*said.tokens, *self._tokenised(rest)]
-        return self._with_bos(self._tokenised(pieces))
-
-    def _tokenised(self, pieces: Sequence[Piece]) -> list[int]:
-        tokens: list[int] = []
-        for piece in pieces:
-            if isinstance(piece, Control):
-                tokens.append(self._model.vocab.control_tokens[piece.token])
-            else:
-                tokens.extend(self._model.tokenize(piece.text))
-        return tokens
+            return [*said.tokens, *tokens_of(self._model, rest)]
+        return self._with_bos(tokens_of(self._model, pieces))
 
     def _with_bos(self, tokens: list[int]) -> list[int]:
         """Begin with one BOS, whether the template or the vocabulary asks for it, or both do."""

@@ -155,7 +155,7 @@ class Prompter:
         return TokenPrompt(
             document=request.document,
             anchored=anchored,
-            tokens=[*anchored.tokens, *kept, *self._tokens(prompt.close)],
+            tokens=[*anchored.tokens, *kept, *tokens_of(self._model, prompt.close)],
             pending=pending,
             truncated=len(placement.anchor.before) + len(placement.typed) < len(request.prefix)
             or len(placement.anchor.suffix) < len(request.suffix),
@@ -171,17 +171,18 @@ class Prompter:
 
     def _head(self, prompt: Prompt) -> list[int]:
         bos = self._model.vocab.bos
-        return [*([] if bos is None else [bos]), *self._tokens(prompt.head)]
+        return [*([] if bos is None else [bos]), *tokens_of(self._model, prompt.head)]
 
-    def _tokens(self, pieces: Sequence[Piece]) -> list[int]:
-        """Tokenise pieces: control tokens by lookup, text with specials off."""
-        tokens: list[int] = []
-        for piece in pieces:
-            if isinstance(piece, Control):
-                tokens.append(self._model.vocab.control_tokens[piece.token])
-            else:
-                tokens.extend(self._model.tokenize(piece.text))
-        return tokens
+
+def tokens_of(model: TokenModel, pieces: Sequence[Piece]) -> list[int]:
+    """Tokenise pieces: control tokens by lookup, text with specials off. For every prompt."""
+    tokens: list[int] = []
+    for piece in pieces:
+        if isinstance(piece, Control):
+            tokens.append(model.vocab.control_tokens[piece.token])
+        else:
+            tokens.extend(model.tokenize(piece.text))
+    return tokens
 
 
 def _budget(window: int, density: float) -> Budget:
