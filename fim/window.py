@@ -13,6 +13,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+SUFFIX_SHARE = 0.25  # of a window
+# Text typed behind the anchor comes on top of the window, up to this share of it.
+TYPED_SHARE = 0.2
+MAX_TYPED_CHARS = 400
+
 LINE_END = re.compile(r"\r\n|\n|\r")
 # Where a long line may be split: after a character that tokenizers end a token at.
 _WORD_START = re.compile(r"(?<=[\s,;(){}\[\]])(?=\w)")
@@ -34,6 +39,15 @@ class Budget:
     def __post_init__(self) -> None:
         if min(self.before_chars, self.suffix_chars, self.typed_chars, self.block_lines) < 1:
             raise ValueError(f"every size of a budget is at least 1: {self}")
+
+    @classmethod
+    def of_window(cls, chars: float) -> Budget:
+        """Return the budget of a window of `chars` characters."""
+        return cls(
+            before_chars=max(1, int(chars * (1 - SUFFIX_SHARE))),
+            suffix_chars=max(1, int(chars * SUFFIX_SHARE)),
+            typed_chars=max(1, min(MAX_TYPED_CHARS, int(chars * TYPED_SHARE))),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from backends.errors import BadRequest
 from fim.build import build
 from fim.prompt import Control, Piece, Prompt
 from fim.templates import NoFim, Template
-from fim.window import Anchor, Budget, place
+from fim.window import TYPED_SHARE, Anchor, Budget, place
 
 MAX_DOCUMENTS = 64
 ANCHORS_PER_DOCUMENT = 3
@@ -29,10 +29,6 @@ COLD_PREFILL_MS = 1000.0
 IDLE_PREFILL_MS = 5000.0
 # In tokens. Steps, so that a jittery measurement does not move the window's edges.
 WINDOWS = (256, 512, 1024, 2048, 4096)
-SUFFIX_SHARE = 0.25
-# Text typed behind the anchor comes on top of the window, up to this share of it.
-TYPED_SHARE = 0.2
-MAX_TYPED_CHARS = 400
 DENSITY_SAMPLE = 2000  # characters before the cursor, to see how many make a token
 
 
@@ -142,7 +138,7 @@ class Prompter:
             raise errors.NoFim(f"This model can't fill in the middle: {self._template.reason}")
         anchors = [anchored.anchor for anchored in known]
         density = self._density(request, known)
-        budget = _budget(window, density)
+        budget = Budget.of_window(window * density)
         placement = place(anchors, request.prefix, request.suffix, budget)
         extra = [(chunk.filename, chunk.text) for chunk in request.extra]
         prompt = build(self._template, placement, extra=extra, path=request.path)
@@ -183,12 +179,3 @@ def tokens_of(model: TokenModel, pieces: Sequence[Piece]) -> list[int]:
         else:
             tokens.extend(model.tokenize(piece.text))
     return tokens
-
-
-def _budget(window: int, density: float) -> Budget:
-    """Return the characters of a window of so many tokens, at so many characters per token."""
-    return Budget(
-        before_chars=max(1, int(window * (1 - SUFFIX_SHARE) * density)),
-        suffix_chars=max(1, int(window * SUFFIX_SHARE * density)),
-        typed_chars=max(1, min(MAX_TYPED_CHARS, int(window * TYPED_SHARE * density))),
-    )

@@ -21,13 +21,10 @@ from backends.remote.profiles import Healing
 from fim.build import build
 from fim.catalogue import Template
 from fim.prompt import Control, Piece, apart
-from fim.window import Anchor, Budget, Placement, place
+from fim.window import TYPED_SHARE, Anchor, Budget, Placement, place
 
 MAX_DOCUMENTS = 64
 ANCHORS_PER_DOCUMENT = 3
-SUFFIX_SHARE = 0.25
-TYPED_SHARE = 0.2
-MAX_TYPED_CHARS = 400
 DENSITY = 3.0  # characters per token, where nobody counts them
 REACH = 65536  # characters on each side of the cursor, of which windows show a part
 MAX_WORD = 24  # characters left off the end of a text for the model to write again
@@ -250,8 +247,4 @@ def _truncated(request: InfillRequest, placement: Placement) -> bool:
 
 def _budget(window: int) -> Budget:
     window = min(window, int(REACH / DENSITY / 2))
-    return Budget(
-        before_chars=max(1, int(window * (1 - SUFFIX_SHARE) * DENSITY)),
-        suffix_chars=max(1, int(window * SUFFIX_SHARE * DENSITY)),
-        typed_chars=max(1, min(MAX_TYPED_CHARS, int(window * TYPED_SHARE * DENSITY))),
-    )
+    return Budget.of_window(window * DENSITY)
