@@ -115,10 +115,13 @@ class Evidence:
     def verified(self) -> bool:
         """Whether it was shown to compute what the reference does, as far as this machine can."""
         results = {check.level: check.result for check in self.checks}
-        return all(
-            results.get(level) is Result.PASSED
-            for level in (Level.PARSES, Level.ALLOWED, Level.CORRECT, Level.ROBUST)
-        ) and Result.FAILED not in results.values()
+        return (
+            all(
+                results.get(level) is Result.PASSED
+                for level in (Level.PARSES, Level.ALLOWED, Level.CORRECT, Level.ROBUST)
+            )
+            and Result.FAILED not in results.values()
+        )
 
     @property
     def failure(self) -> Check | None:
