@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
 
 FILL_COMMAND = "midspan.fill"
-KIND = types.CodeActionKind.RefactorRewrite
+KIND = types.CodeActionKind.RefactorRewrite.value
 FILL_HERE = "Fill in here"
 COMPLETE_BODY = "Complete this function body"
 
@@ -49,12 +49,10 @@ async def code_action(
     cursor = document.offset(place_of(params.range.start))
     # Editors ask on each move of the cursor, which nothing else tells us of.
     ls.idle.moved(document, cursor)
-    if not _asked_for(params.context):
-        return []
     return [
         _action(ls, document, title, cursor)
-        for title, find in GAPS.items()
-        if find(document, cursor) is not None
+        for title, action in ACTIONS.items()
+        if asked_for(params.context, action.kind) and action.find(document, cursor) is not None
     ]
 
 
@@ -104,7 +102,7 @@ def _chosen(ls: MidspanServer, data: Any) -> tuple[Document, Gap, str]:
     try:
         uri, title = str(data["uri"]), str(data["title"])
         revision, cursor = int(data["revision"]), int(data["cursor"])
-        find = GAPS[title]
+        find = ACTIONS[title].find
     except (TypeError, KeyError, ValueError) as exc:
         raise JsonRpcInvalidParams("This is no code action of midspan's.") from exc
     document = ls.documents.get(uri)
@@ -138,11 +136,11 @@ def _workspace_edit(
     return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(identifier, [edit])])
 
 
-def _asked_for(context: types.CodeActionContext) -> bool:
-    """Whether the user asked for actions like ours. Not on each move of the cursor: an action
+def asked_for(context: types.CodeActionContext, kind: str) -> bool:
+    """Whether the user asked for actions of this kind. Not on each move of the cursor: an action
     that is always there would keep the light bulb lit."""
     if context.only is not None:
-        return any(f"{KIND.value}.".startswith(f"{_text(kind)}.") for kind in context.only)
+        return any(f"{kind}.".startswith(f"{_text(only)}.") for only in context.only)
     return context.trigger_kind != types.CodeActionTriggerKind.Automatic
 
 
@@ -161,10 +159,18 @@ def _body_gap(document: Document, cursor: int) -> Gap | None:
     return None if region is None else Gap(region.start, region.end, region.lead, region.trail)
 
 
-# What each action fills, by its title.
-GAPS: dict[str, Callable[[Document, int], Gap | None]] = {
-    FILL_HERE: _cursor_gap,
-    COMPLETE_BODY: _body_gap,
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Its kind, by which an editor can run it with no menu, and what it fills."""
+
+    kind: str
+    find: Callable[[Document, int], Gap | None]
+
+
+# By their titles.
+ACTIONS = {
+    FILL_HERE: Action(f"{KIND}.fill", _cursor_gap),
+    COMPLETE_BODY: Action(f"{KIND}.body", _body_gap),
 }
 
 
@@ -180,9 +186,10 @@ def _action(
     command = types.Command(title=title, command=FILL_COMMAND, arguments=[data])
     if not ls.client.action_literals:
         return command
+    kind = ACTIONS[title].kind
     if ls.client.action_resolve:
-        return types.CodeAction(title=title, kind=KIND, data=data)
-    return types.CodeAction(title=title, kind=KIND, command=command)
+        return types.CodeAction(title=title, kind=kind, data=data)
+    return types.CodeAction(title=title, kind=kind, command=command)
 
 
 def register(ls: MidspanServer) -> None:
