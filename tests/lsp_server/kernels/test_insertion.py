@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import ast
+import sys
+import types
+
+import pytest
+
+from backends.errors import BadRequest
+from lsp_server.kernels.insertion import Edit, insert, without
+from lsp_server.kernels.task import Language, Parameter, Task
+
+REFERENCE = '''\
+"""A module."""
+
+from __future__ import annotations
+
+import torch
+
+
+def scale(x: torch.Tensor, w: torch.Tensor, eps: float = 1e-5, dim: int = -1) -> torch.Tensor:
+    """Scale the rows."""
+    # As in the paper.
+    return x / (x.abs().amax(dim, keepdim=True) + eps) * w
+'''
+PARAMETERS = (
+    Parameter("x", "tensor", ("M", "N")),
+    Parameter("w", "tensor", ("N",)),
+    Parameter("eps", "float", value=1e-5),
+    Parameter("dim", "int", value=-1),
+)
+
+
+def task(name: str = "scale", parameters=PARAMETERS, language: Language = Language.C) -> Task:
+    return Task(name, "", parameters, language)
+
+
+def one(name: str = "f", language: Language = Language.C) -> Task:
+    return task(name, (Parameter("x", "tensor", ("N",)),), language)
+
+
+def applied(text: str, edits: tuple[Edit, ...]) -> str:
+    lines = text.split("\n")
+    for edit in edits:
+        line = lines[edit.line - 1] if edit.line <= len(lines) else ""
+        lines[edit.line - 1 : edit.line] = [
+            line[: edit.column] + edit.text + line[max(edit.end_column, edit.column) :]
+        ]
+    return "\n".join(lines)
+
+
+def test_insert_keeps_the_reference_as_the_way_for_everything_else():
+    text = applied(REFERENCE, insert(REFERENCE, task(), "scale_c", ["float32", "float16"]))
+    head, body = REFERENCE.split('rows."""\n')
+    assert text.startswith(head)
+    assert text.endswith(body[body.index("    return x /") :])
+    assert ast.parse(text)
+    assert without(text) == REFERENCE
+
+
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch):
+    """The reference with the call in it, and the calls that the kernel got."""
+    calls = []
+    kernel = types.ModuleType("scale_c")
+    kernel.scale = lambda *given: calls.append(given) or "kernel"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "scale_c", kernel)
+    text = applied(REFERENCE, insert(REFERENCE, task(), "scale_c", ["float32", "float16"]))
+    space: dict = {}
+    exec(compile(text, "scale.py", "exec"), space)
+    return space["scale"], calls
+
+
+def test_inserted_call_takes_what_was_verified_and_nothing_else(scale):
+    import torch
+
+    call, calls = scale
+    x, w = torch.rand(3, 5), torch.rand(5)
+    assert isinstance(call(x, w), str)
+    assert isinstance(call(x.half(), w.half()), str)
+    assert isinstance(call(x.t().contiguous().t(), w), str)
+    assert calls[0] == (x, w, 1e-5, -1)
+    del calls[:]
+    others = {
+        "another dtype": (x.double(), w.double()),
+        "two dtypes": (x.double(), w),
+        "another rank": (torch.rand(2, 3, 5), w),
+        "a size that is broadcast": (x, torch.rand(1)),
+        "nothing": (torch.rand(0, 5), w),
+        "another device": (x.to("meta"), w.to("meta")),
+        "needs a gradient": (x.clone().requires_grad_(), w),
+    }
+    for why, (a, b) in others.items():
+        assert isinstance(call(a, b), torch.Tensor), why
+    assert isinstance(call(x, torch.rand(3, 1), dim=0), torch.Tensor)
+    assert calls == []
+    with torch.no_grad():
+        assert call(x.clone().requires_grad_(), w) == "kernel"
+
+
+@pytest.mark.parametrize("language", [Language.TRITON, Language.CUDA])
+def test_gpu_kernels_are_called_for_gpu_tensors_alone(language):
+    text = "import torch\n\n\ndef f(x):\n    return x\n"
+    edits = insert(text, one(language=language), f"f_{language}", ["float32"])
+    assert "x.is_cuda\n" in applied(text, edits)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import torch as t\ndef f(x):\n    return x\n", "x.dtype == t.float32"),
+        ("import torch.nn\ndef f(x):\n    return x\n", "x.dtype == torch.float32"),
+        ("from .a import b\nimport torch\ndef f(x):\n    return x\n", "from .f_c import f as f_c"),
+        ("import torch\ndef f(x, *, out=None): \n    return x\n", "return f_c(x, out=out)"),
+        ("import torch\ndef f(x): return x\n", "def f(x):\n    if (\n"),
+        ("import torch\nclass é: pass\ndef f(é, x):  return é\n", "def f(é, x):\n    if (\n"),
+        ("import torch\ndef f(x):\n\tx = x\n\treturn x\n", "def f(x):\n\tif (\n\t    x.device"),
+        (
+            "from torch import Tensor\ndef f(x):\n    return x\n",
+            "import torch\nfrom torch import Tensor",
+        ),
+        (
+            '"""D."""\nfrom __future__ import annotations\ndef f(x):\n    return x\n',
+            "annotations\n\nimport torch\n",
+        ),
+        ('"""D."""\n\ndef f(x):\n    return x\n', '"""D."""\n\nimport torch\n'),
+        ("@jit\ndef f(x):\n    return x\n", "import torch\n\n\n@jit\n"),
+        (
+            "import torch\ndef f(x):\n    @torch.jit.script\n    def g(): ...\n    return g\n",
+            "return f_c(x)\n    @torch",
+        ),
+    ],
+)
+def test_insert_fits_the_file(text: str, expected: str):
+    new = applied(text, insert(text, one(), "f_c", ["float32"]))
+    assert ast.parse(new)
+    assert expected in new
+    assert ast.unparse(ast.parse(text)) in ast.unparse(ast.parse(without(new))).replace(
+        "import torch\n", "", "import torch\n" not in text
+    )
+
+
+def test_insert_in_a_package_imports_from_it():
+    text = "import torch\ndef f(x):\n    return x\n"
+    new = applied(text, insert(text, one(), "f_c_2", ["float32"], in_package=True))
+    assert "from .f_c_2 import f as f_c_2" in new
+    assert without(new) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def f(x:\n", "no valid Python"),
+        ("import torch\ndef g(x):\n    return x\n", "no function f"),
+        ("import torch\ndef f(*x):\n    return x\n", "any number of arguments"),
+        ('import torch\ndef f(x): "d"; return x\n', "a line of its own"),
+    ],
+)
+def test_insert_says_why_it_cannot(text: str, why: str):
+    with pytest.raises(BadRequest, match=why):
+        insert(text, one(), "f_c", ["float32"])
+
+
+def test_insert_is_done_once():
+    text = "import torch\ndef f(x):\n    return x\n"
+    new = applied(text, insert(text, one(), "f_c", ["float32"]))
+    with pytest.raises(BadRequest, match="calls a kernel already"):
+        insert(new, one(), "f_c", ["float32"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x):\n    if x:\n        from a_c import f as g\n        return g(x)\n    return h\n",
+        "def f(x:\n  from a_c import f",
+        "from a_c import b\nif b:\n    from a_c import f as f_c\n    x = f_c(1)\n",
+    ],
+)
+def test_without_leaves_other_code_alone(text: str):
+    assert text in (
+        without(text),
+        "def f(x):\n    if x:\n        from a_c import f as g\n        return g(x)\n    return h\n",
+    )
