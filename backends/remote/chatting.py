@@ -13,10 +13,10 @@ import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backends.backend import ChatRequest, Chunk, FinishReason
+from backends.backend import ChatRequest, Chunk, FinishReason, ToolCall
 from backends.decoding.reasoning import Parted, ReasoningSplitter
 from backends.errors import EngineMissing, MidspanError, RemoteProtocolError, RemoteTimeout
-from backends.remote import conversation, wire
+from backends.remote import conversation, forced, wire
 from backends.remote.answer import AnswerText
 from backends.remote.clock import Clock
 from backends.remote.flights import Flight
@@ -60,7 +60,7 @@ class Chatting:
             self._probed.profile, self._probed.model, request, self._effort
         )
         policy = Policy(options.retries, options.pause, options.first_token)
-        answer = _Answer(request, self._probed.model)
+        answer = _Answer(self._probed, request)
         try:
             async with asyncio.timeout(options.first_token) as patience:
                 stream = await repeated(
@@ -161,12 +161,13 @@ class Chatting:
 class _Answer:
     """An answer as it arrives: reasoning, text and calls apart, ended by the stops."""
 
-    def __init__(self, request: ChatRequest, model: str) -> None:
+    def __init__(self, probed: Probed, request: ChatRequest) -> None:
         self.finish: FinishReason | None = None
         self.stopped_by = ""
         self._request = request
-        self._text = AnswerText("", request.stop)
-        self._opened = bool(_OPENED.search(normalise(model)))
+        self._held = bool(conversation.held_to(probed.profile, request))
+        self._text = AnswerText("", () if self._held else request.stop)
+        self._opened = bool(_OPENED.search(normalise(probed.model)))
         self._reasoning: ReasoningSplitter | None = None
         self._calls = conversation.Calls(request.tools)
         self._whole: list[str] = []  # the text, where a schema wants it checked
@@ -195,7 +196,9 @@ class _Answer:
         if emitted.text or thought or parted.reasoning:
             self._clock.began()
             self._whole.append(emitted.text)
-            yield Chunk(emitted.text, reasoning=thought + parted.reasoning)
+            shown, thoughts = "" if self._held else emitted.text, thought + parted.reasoning
+            if shown or thoughts:
+                yield Chunk(shown, reasoning=thoughts)
 
     def _parted(self, text: str, thought: str) -> Parted:
         self._opened = self._opened and not thought  # the engine parts it
@@ -209,12 +212,10 @@ class _Answer:
         """Return the last chunk. Raises RemoteProtocolError where the answer does not fit."""
         rest = self._reasoning.flush() if self._reasoning else Parted()
         text = "" if self.stopped_by else self._text.push(rest.answer).text + self._text.flush()
-        calls = self._calls.finished() if self.finish is not FinishReason.LENGTH else ()
-        if self._request.schema is not None and self.finish is FinishReason.STOP and not calls:
-            conversation.check_text("".join(self._whole) + text, self._request.schema)
+        calls = self._checked_calls("".join(self._whole) + text)
         finish = FinishReason.TOOL_CALLS if calls else self.finish
         return Chunk(
-            text,
+            "" if self._held else text,
             finish_reason=finish,
             usage=flight.usage,
             timings=self._clock.timings(),
@@ -222,6 +223,27 @@ class _Answer:
             reasoning=rest.reasoning,
             tool_calls=calls,
         )
+
+    def _checked_calls(self, text: str) -> tuple[ToolCall, ...]:
+        """Return the calls that were made; an answer that was cut off makes none.
+
+        Raises RemoteProtocolError where a call was demanded, or a schema, and is not there.
+        """
+        if self.finish is FinishReason.LENGTH:
+            return ()
+        calls = self._calls.finished()
+        if calls:
+            return calls
+        if self._held:
+            self._calls.push(0, "", *forced.read(text))
+            return self._calls.finished()
+        if conversation.demanded(self._request):
+            raise RemoteProtocolError(
+                "The endpoint's model called no function, though the tool choice demands a call."
+            )
+        if self._request.schema is not None and self.finish is FinishReason.STOP:
+            conversation.check_text(text, self._request.schema)
+        return ()
 
 
 def _thought(delta: ChoiceDelta) -> str:

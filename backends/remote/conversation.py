@@ -1,19 +1,21 @@
 """A conversation as OpenAI's chat API has it, and what came of it, checked.
 
-Rule: pure. What a model elsewhere says about functions is not trusted: a call must be of a tool
-that was offered, with arguments that are JSON and fit its schema. Must not know HTTP.
+Rule: pure, but for the ids of calls that came without one. What a model elsewhere says about
+functions is not trusted: a call must be of a tool that was offered, with arguments that are JSON
+and fit its schema. Must not know HTTP.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
 from backends.backend import ChatRequest, Message, Tool, ToolCall
-from backends.errors import BadRequest, EngineMissing, RemoteProtocolError
-from backends.remote import wire
-from backends.remote.profiles import Profile
+from backends.errors import BadRequest, EngineMissing, RemoteProtocolError, Unsupported
+from backends.remote import forced, wire
+from backends.remote.profiles import Forcing, Profile
 
 MAX_CALLS = 64  # in one answer
 MAX_ARGUMENTS = 1024 * 1024  # characters of one call's
@@ -24,9 +26,11 @@ def arguments(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments of `chat.completions.create`, and the fields it does not know.
 
-    `effort` is the model's own setting, for requests that name none. Raises BadRequest.
+    `effort` is the model's own setting, for requests that name none. Raises BadRequest, and
+    Unsupported where the engine can't be made to call a tool.
     """
     effort = request.reasoning_effort or effort
+    held = held_to(profile, request)
     messages = [_message(message) for message in request.messages]
     body: dict[str, Any] = {
         "model": model,
@@ -40,12 +44,14 @@ def arguments(
     if not (effort and profile.effort_alone):
         for name, value in wire.sampling(profile, request.sampling).items():
             (body if name in ("temperature", "top_p", "seed") else extra)[name] = value
-        if stops := list(request.stop[: profile.max_stops]):
-            body["stop"] = stops
-    offered, choice = _choice(profile, request)
-    if offered:
-        body["tools"] = [_tool(tool) for tool in offered]
-        body["tool_choice"] = choice
+        if request.stop and profile.max_stops and not held:
+            body["stop"] = list(request.stop[: profile.max_stops])
+    if held:
+        messages = forced.told(messages, [_tool(tool) for tool in held])
+        body["response_format"] = _format(profile, forced.schema(held))
+    elif request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tool_choice"] = _choice(request)
     elif request.prediction and profile.prediction:
         body["prediction"] = {"type": "content", "content": request.prediction}
     if request.schema is not None:
@@ -79,24 +85,50 @@ def _tool(tool: Tool) -> dict[str, Any]:
     function = {
         "name": tool.name,
         "description": tool.description,
-        "parameters": _schema(tool),
+        "parameters": forced.arguments_of(tool),
     }
     return {"type": "function", "function": function}
 
 
-def _choice(profile: Profile, request: ChatRequest) -> tuple[tuple[Tool, ...], Any]:
-    """Return the tools to offer and what to say of them."""
+def demanded(request: ChatRequest) -> tuple[Tool, ...]:
+    """Return the tools of which one must be called, none where that is the model's choice.
+
+    Raises BadRequest where there is no such tool.
+    """
     tools, choice = request.tools, request.tool_choice
-    if choice in ("auto", "none") or (choice == "required" and tools):
-        return tools, choice
+    if choice in ("auto", "none"):
+        return ()
     if not tools:
         raise BadRequest("tool_choice asks for a call, but there are no tools.")
-    named = tuple(tool for tool in tools if tool.name == choice)
+    named = tools if choice == "required" else tuple(t for t in tools if t.name == choice)
     if not named:
         raise BadRequest(f"tool_choice names {choice!r}, which is none of the tools.")
-    if profile.named_choice:
-        return tools, {"type": "function", "function": {"name": choice}}
-    return named, "required"
+    return named
+
+
+def held_to(profile: Profile, request: ChatRequest) -> tuple[Tool, ...]:
+    """Return the tools of which one must be called, where only a schema makes sure of that.
+
+    Raises BadRequest, and Unsupported where nothing does.
+    """
+    tools = demanded(request)
+    if tools and profile.forcing is Forcing.NONE:
+        raise Unsupported(
+            f"{profile.title} cannot be made to call a tool; use the tool choice “auto”."
+        )
+    if not tools or profile.forcing is Forcing.CHOICE:
+        return ()
+    if request.schema is not None:
+        raise BadRequest("An answer can be held to a schema or be calls of tools, not both.")
+    for tool in tools:
+        _validator(forced.arguments_of(tool))
+    return tools
+
+
+def _choice(request: ChatRequest) -> Any:
+    if request.tool_choice in ("auto", "none", "required"):
+        return request.tool_choice
+    return {"type": "function", "function": {"name": request.tool_choice}}
 
 
 def _format(profile: Profile, schema: dict[str, Any]) -> dict[str, Any]:
@@ -106,10 +138,6 @@ def _format(profile: Profile, schema: dict[str, Any]) -> dict[str, Any]:
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema, "strict": True},
     }
-
-
-def _schema(tool: Tool) -> dict[str, Any]:
-    return {"type": "object", **tool.parameters}
 
 
 @dataclass(slots=True)
@@ -137,16 +165,21 @@ class Calls:
 
     def finished(self) -> tuple[ToolCall, ...]:
         """Return the calls, each of a tool that was offered. Raises RemoteProtocolError."""
-        return tuple(self._checked(part, number) for number, part in sorted(self._parts.items()))
+        return tuple(self._checked(part) for _, part in sorted(self._parts.items()))
 
-    def _checked(self, part: _Part, number: int) -> ToolCall:
+    def _checked(self, part: _Part) -> ToolCall:
         tool = next((tool for tool in self.tools if tool.name == part.name), None)
         if tool is None:
             raise RemoteProtocolError("The model called a function that it was not offered.")
         what = f"The model's call of {part.name}"
         given = part.arguments or "{}"
-        check(_parsed(given, what), _schema(tool), what)
-        return ToolCall(part.id or f"call_{number}", part.name, given)
+        check(_parsed(given, what), forced.arguments_of(tool), what)
+        return ToolCall(part.id or _new_id(), part.name, given)
+
+
+def _new_id() -> str:
+    """Return the id of a call whose engine gave it none: nine characters, as Mistral's have."""
+    return secrets.token_hex(5)[:9]
 
 
 def check_text(text: str, schema: dict[str, Any]) -> None:

@@ -39,6 +39,14 @@ class Healing(StrEnum):
     NONE = "none"  # the text goes as it stands
 
 
+class Forcing(StrEnum):
+    """How a call of a tool that the request demands is made sure of."""
+
+    CHOICE = "choice"  # `tool_choice` is heeded: required, or a name
+    SCHEMA = "schema"  # the answer is held to the schema of a call
+    NONE = "none"  # it can't be
+
+
 OPENAI_SAMPLING: Mapping[str, str] = MappingProxyType(
     {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
 )
@@ -83,7 +91,7 @@ class Profile:
     session_header: str = ""  # the same for a router in between
     prediction: bool = False  # takes a text that much of the answer repeats
     effort_alone: bool = False  # models that reason refuse to have their sampling set
-    named_choice: bool = True  # `tool_choice` may name a tool, else only that one is offered
+    forcing: Forcing = Forcing.CHOICE
     schemas: bool = True  # an answer can be held to a JSON schema, else only to JSON
     hosted: bool = False  # billed by the token: nothing is evaluated in advance
     endpoint: str = ""  # where it is, if there is but one
@@ -121,7 +129,7 @@ _ROWS = (
         },
         max_stops=64,
         window=512,
-        named_choice=False,
+        forcing=Forcing.SCHEMA,
     ),
     Profile(
         # For models whose family midspan does not know: the server has the template.
@@ -136,7 +144,7 @@ _ROWS = (
         fixed={"cache_prompt": True, "return_tokens": True, "return_progress": True},
         max_stops=64,
         window=512,
-        named_choice=False,
+        forcing=Forcing.SCHEMA,
     ),
     Profile(
         "vllm",
@@ -178,7 +186,7 @@ _ROWS = (
         limit_field="num_predict",
         options_field="options",
         sampling=FULL_SAMPLING,
-        named_choice=False,
+        forcing=Forcing.SCHEMA,
         max_stops=16,
         window=512,
     ),
@@ -189,7 +197,7 @@ _ROWS = (
         healing=Healing.AGREE,
         fixed=_USAGE,
         window=512,
-        named_choice=False,
+        forcing=Forcing.SCHEMA,
     ),
     Profile(
         "mlx-lm",
@@ -197,7 +205,7 @@ _ROWS = (
         Way.NONE,
         servers=("BaseHTTP/",),
         max_stops=0,  # it takes off the whole token that a stop begins in
-        named_choice=False,
+        forcing=Forcing.NONE,
         schemas=False,
         no_fim="mlx_lm.server takes the first space off every answer, which breaks code. Use it "
         "for chat, and midspan's own mlx engine to complete.",
@@ -263,7 +271,7 @@ _ROWS = (
         "OpenAI-compatible server",
         healing=Healing.AGREE,
         fixed=_USAGE,
-        named_choice=False,
+        forcing=Forcing.SCHEMA,
     ),
 )
 

@@ -18,6 +18,7 @@ from backends.backend import (
     Message,
     Role,
     Sampling,
+    Tool,
 )
 from backends.config import ModelSettings
 from backends.remote.backend import RemoteBackend
@@ -181,6 +182,31 @@ async def test_chat_is_held_to_a_schema(backend: RemoteBackend) -> None:
     request = ChatRequest((Message(Role.USER, "hello"),), max_tokens=40, schema=schema)
     text, _ = await collected(backend.chat(request))
     assert isinstance(msgspec.json.decode(text)["good"], bool)
+
+
+NODE = {
+    "type": "object",
+    "properties": {"leaf": {"type": "boolean"}, "next": {"$ref": "#/$defs/node"}},
+    "required": ["leaf"],
+    "additionalProperties": False,
+}
+TREE = Tool("tree", "A tree.", {**NODE, "$defs": {"node": NODE}})
+SAY = Tool("say", "Say it.", {"properties": {"word": {"enum": ["a", "b"]}}, "required": ["word"]})
+
+
+@pytest.mark.parametrize(("choice", "names"), [("required", {"tree", "say"}), ("tree", {"tree"})])
+async def test_demanded_call_is_made(backend: RemoteBackend, choice: str, names: set[str]) -> None:
+    """By a model that never saw one, of a schema with references of its own."""
+    messages = (Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hello"))
+    request = ChatRequest(messages, tools=(TREE, SAY), tool_choice=choice, max_tokens=200)
+    text, last = await collected(backend.chat(replace(request, stop=("name",))))
+    assert (text, last.finish_reason) == ("", FinishReason.TOOL_CALLS)
+    (call,) = last.tool_calls
+    assert call.name in names
+    result = Message(Role.TOOL, "done", tool_call_id=call.id)
+    after = (*messages, Message(Role.ASSISTANT, "", (call,)), result)
+    _, last = await collected(backend.chat(replace(request, messages=after)))
+    assert last.tool_calls
 
 
 @pytest.mark.parametrize("family", ["codestral", "nonsense"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import jsonschema
 import pytest
 
 from backends.backend import (
@@ -259,6 +261,21 @@ TOOL = Tool(
     {"properties": {"path": {"type": "string"}}, "required": ["path"]},
 )
 
+OTHER = Tool(
+    "other",
+    "Something else.",
+    {
+        "properties": {"tree": {"$ref": "#/$defs/tree"}},
+        "required": ["tree"],
+        "$defs": {
+            "tree": {
+                "type": "object",
+                "properties": {"inner": {"type": "array", "items": {"$ref": "#/$defs/tree"}}},
+            }
+        },
+    },
+)
+
 
 def call(arguments: str, name: str = "open_file") -> Reply:
     half = len(arguments) // 2
@@ -272,34 +289,100 @@ async def test_tool_calls_are_put_together_and_checked(
 ) -> None:
     upstream.answers("/v1/chat/completions", call('{"path": "a.py"}'))
     request = ChatRequest(MESSAGES, tools=(TOOL,), tool_choice="open_file")
-    text, last = await collected((await connect()).chat(request))
+    text, last = await collected((await connect(profile="vllm")).chat(request))
     assert text == ""
     assert last.finish_reason is FinishReason.TOOL_CALLS
     (made,) = last.tool_calls
     assert (made.id, made.name, made.arguments) == ("call_7", "open_file", '{"path": "a.py"}')
     sent = upstream.to("/v1/chat/completions")[0].json
     assert sent["tools"][0]["function"]["parameters"]["type"] == "object"
-    assert sent["tool_choice"] == "required"
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "open_file"}}
     assert sent["messages"][1] == {"role": "user", "content": "hello"}
 
 
+NAMED = {"type": "function", "function": {"name": "open_file"}}
+
+
+@pytest.mark.parametrize(("choice", "sent"), [("open_file", NAMED), ("required", "required")])
+def test_call_is_demanded_of_engines_that_heed_it(choice: str, sent: Any) -> None:
+    request = ChatRequest(MESSAGES, tools=(TOOL, OTHER), tool_choice=choice)
+    for name in ("vllm", "sglang", "openai", "deepseek", "mistral"):
+        body, _ = conversation.arguments(PROFILES[name], "m", request, "")
+        assert len(body["tools"]) == 2
+        assert body["tool_choice"] == sent
+        assert "response_format" not in body
+
+
+@pytest.mark.parametrize("choice", ["open_file", "required"])
+def test_call_is_a_schema_for_engines_that_heed_no_choice(choice: str) -> None:
+    request = ChatRequest(MESSAGES, tools=(TOOL, OTHER), tool_choice=choice, stop=("name",))
+    for name in ("llama-server", "ollama", "lm-studio", "openai-compatible"):
+        body, _ = conversation.arguments(PROFILES[name], "m", request, "")
+        assert not {"tools", "tool_choice", "stop"} & body.keys()
+        system, user = body["messages"]
+        assert system["content"].startswith("Be brief.")
+        assert ('"other"' in system["content"]) == (choice == "required")
+        assert user["content"] == "hello"
+        fits = jsonschema.Draft202012Validator(body["response_format"]["json_schema"]["schema"])
+        assert fits.is_valid({"name": "open_file", "arguments": {"path": "a"}})
+        assert not fits.is_valid({"name": "open_file", "arguments": {"path": 3}})
+        tree = {"name": "other", "arguments": {"tree": {"inner": [{"inner": []}]}}}
+        assert fits.is_valid(tree) == (choice == "required")
+        assert not fits.is_valid({"name": "other", "arguments": {"tree": {"inner": [3]}}})
+
+
+async def test_call_that_cannot_be_made_sure_of_is_refused(
+    connect: Connect, upstream: Upstream
+) -> None:
+    request = ChatRequest(MESSAGES, tools=(TOOL,), tool_choice="required")
+    backend = await connect(profile="mlx-lm")
+    with pytest.raises(Unsupported, match=r"mlx_lm\.server cannot be made to call"):
+        await collected(backend.chat(request))
+    assert not upstream.to("/v1/chat/completions")
+
+
+async def test_demanded_call_is_read_from_the_answer(connect: Connect, upstream: Upstream) -> None:
+    said = '{"name": "open_file", "arguments": {"path": "ä.py"}}'
+    parts = [delta(content=letter) for letter in f"<think>hm</think>{said}"]
+    upstream.answers("/v1/chat/completions", sse(*parts, delta("stop")))
+    backend = await connect()
+    request = ChatRequest(MESSAGES, tools=(TOOL, OTHER), tool_choice="required", stop=("name",))
+    ids = set()
+    for _ in range(2):
+        chunks = [chunk async for chunk in backend.chat(request)]
+        assert "".join(chunk.text for chunk in chunks) == ""
+        assert "".join(chunk.reasoning for chunk in chunks) == "hm"
+        assert chunks[-1].finish_reason is FinishReason.TOOL_CALLS
+        (made,) = chunks[-1].tool_calls
+        assert (made.name, json.loads(made.arguments)) == ("open_file", {"path": "ä.py"})
+        ids.add(made.id)
+    assert len(ids) == 2, "a result must tell which call it is of"
+
+
 @pytest.mark.parametrize(
-    ("profile", "offered", "choice"),
+    ("profile", "said", "words"),
     [
-        ("vllm", 2, {"type": "function", "function": {"name": "open_file"}}),
-        ("llama-server", 1, "required"),  # it takes a name for "auto"
-        ("openai-compatible", 1, "required"),
+        ("openai-compatible", "I will open it.", "no call of a function"),
+        ("openai-compatible", '{"name": "delete", "arguments": {}}', "not offered"),
+        ("openai-compatible", '{"name": "open_file", "arguments": {}}', "does not fit the schema"),
+        ("vllm", "I will open it.", "called no function"),
     ],
 )
-def test_tool_that_is_named_is_the_one_that_is_called(
-    profile: str, offered: int, choice: Any
+async def test_demanded_call_that_is_not_made_is_an_error(
+    connect: Connect, upstream: Upstream, profile: str, said: str, words: str
 ) -> None:
-    tools = (TOOL, Tool("other", "", {}))
-    request = ChatRequest(MESSAGES, tools=tools, tool_choice="open_file")
-    body, _ = conversation.arguments(PROFILES[profile], "m", request, "")
-    assert len(body["tools"]) == offered
-    assert body["tools"][0]["function"]["name"] == "open_file"
-    assert body["tool_choice"] == choice
+    upstream.answers("/v1/chat/completions", sse(delta(content=said), delta("stop")))
+    backend = await connect(profile=profile)
+    request = ChatRequest(MESSAGES, tools=(TOOL,), tool_choice="required")
+    with pytest.raises(RemoteProtocolError, match=words):
+        await collected(backend.chat(request))
+
+
+async def test_demanded_call_that_is_cut_off_is_none(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/chat/completions", sse(delta(content='{"name": "op'), delta("length")))
+    request = ChatRequest(MESSAGES, tools=(TOOL,), tool_choice="required")
+    text, last = await collected((await connect()).chat(request))
+    assert (text, last.finish_reason, last.tool_calls) == ("", FinishReason.LENGTH, ())
 
 
 @pytest.mark.parametrize(
@@ -308,6 +391,7 @@ def test_tool_that_is_named_is_the_one_that_is_called(
         ({"tool_choice": "required"}, "no tools"),
         ({"tool_choice": "other", "tools": (TOOL,)}, "'other'"),
         ({"schema": {"type": "no such type"}}, "no JSON schema"),
+        ({"schema": {}, "tools": (TOOL,), "tool_choice": "required"}, "not both"),
     ],
 )
 def test_chat_that_cannot_be_meant_is_not_sent(fields: dict[str, Any], words: str) -> None:
