@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -19,24 +19,48 @@ if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
 
 
+# Tells the client a message, and how much is done (of 1) where that is known.
+Report = Callable[[str, float | None], None]
+
+
 @asynccontextmanager
 async def progress(
-    ls: MidspanServer, title: str, token: types.ProgressToken | None = None
-) -> AsyncIterator[None]:
+    ls: MidspanServer,
+    title: str,
+    token: types.ProgressToken | None = None,
+    *,
+    measured: bool = False,
+) -> AsyncIterator[Report]:
     """Show `title` while the block runs; the client's cancel cancels the block's task.
 
     `token` is the request's own, where it had one; else the client is asked to show one of ours.
+    Yields what the block tells the client with. How much is done is shown where `measured` says
+    so at the start: clients choose their bar by it.
     """
     if token is None:
         token = await _created(ls)
     if token is None:
-        yield
+        yield _nobody
         return
     task = asyncio.current_task()
     shown = ls.work_done_progress
     shown.begin(
-        token, types.WorkDoneProgressBegin(title=title, cancellable=True, message="midspan")
+        token,
+        types.WorkDoneProgressBegin(
+            title=title, cancellable=True, message="midspan", percentage=0 if measured else None
+        ),
     )
+    furthest = 0
+
+    def report(message: str, done: float | None) -> None:
+        nonlocal furthest
+        if measured and done is not None:  # a bar never goes back
+            furthest = max(furthest, min(100, int(done * 100)))
+        percentage = furthest if measured else None
+        value = types.WorkDoneProgressReport(
+            message=message, percentage=percentage, cancellable=True
+        )
+        shown.report(token, value)
 
     def cancelled(future: Future[None]) -> None:
         if future.cancelled() and task is not None:
@@ -44,10 +68,14 @@ async def progress(
 
     shown.tokens[token].add_done_callback(cancelled)
     try:
-        yield
+        yield report
     finally:
         shown.tokens.pop(token, None)
         shown.end(token, types.WorkDoneProgressEnd())
+
+
+def _nobody(message: str, done: float | None) -> None:
+    """What the client is told where it shows no progress."""
 
 
 async def _created(ls: MidspanServer) -> types.ProgressToken | None:
