@@ -98,7 +98,7 @@ def _from_keyring(name: str, environment: Mapping[str, str]) -> str:
             "The keyring is not installed: pip install 'midspan[keyring]', or use api_key_file."
         ) from exc
     try:
-        value = keyring.get_password(service, user)
+        value: str | None = keyring.get_password(service, user)
     except keyring.errors.KeyringError as exc:
         raise BadRequest(
             f"The system's keyring did not give {name}: {type(exc).__name__}."
