@@ -1,9 +1,15 @@
 /**
  * What became of a suggestion, read from the edits that followed it. Pure.
  *
- * VS Code tells its own extensions alone when ghost text was accepted in part (a proposed API). An
- * edit at the cursor that inserts the beginning of the suggestion is such an acceptance, unless it
- * is what a key inserts: one character, a pair of brackets or quotes, a line's indentation.
+ * What VS Code offers, and what a published extension may use of it:
+ * - `InlineCompletionItem.command` runs after all of an item was accepted. Stable: used.
+ * - `handleDidShowCompletionItem` and `handleDidPartiallyAcceptCompletionItem` of a provider are the
+ *   proposed API `inlineCompletionsAdditions`: registering a provider that has them throws, the
+ *   Marketplace takes no extension that asks for it, and the language client registers neither.
+ * - So a part that was accepted is read from two stable events. An edit at the cursor inserts the
+ *   beginning of the suggestion; then the selection moves, and says by what: `Keyboard` for
+ *   everything that is typed or pasted, `Command` and `Mouse` for what they say, and nothing at all
+ *   for an edit that the editor made by itself, as accepting a part does.
  */
 
 export interface Edit {
@@ -14,9 +20,8 @@ export interface Edit {
   text: string;
 }
 
-export type Outcome = 'typed' | 'part' | 'whole' | 'diverged';
-
-const TYPED_PAIR = /^(\(\)|\[\]|\{\}|""|''|``|<>)$/;
+/** `further`: the beginning of what was left stands in the document now. */
+export type Outcome = 'further' | 'whole' | 'diverged';
 
 /** `text` goes to `start`; what of it lies before the cursor stands there already. */
 export class Offer {
@@ -24,32 +29,32 @@ export class Offer {
   done: number;
   private readonly there: number;
 
+  /** `chosen` is the text of the popup's entry that `text` begins with, "" for none. */
   constructor(
     private readonly start: number,
     private readonly text: string,
     there = 0,
+    private readonly chosen = '',
   ) {
     this.done = this.there = there;
   }
 
   /** Takes the next edit of the document into account. */
   edited(edit: Edit): Outcome {
-    const rest = this.text.slice(this.done);
-    if (edit.offset === this.start && edit.replaced === this.there && edit.text === this.text) {
-      return 'whole';
+    if (edit.offset === this.start && edit.replaced === this.there && edit.text !== '') {
+      if (edit.text === this.text) {
+        return 'whole';
+      }
+      if (edit.text === this.chosen) {
+        return 'diverged'; // the popup's entry was accepted, not the suggestion
+      }
     }
+    const rest = this.text.slice(this.done);
     const goesOn = edit.replaced === 0 && edit.offset === this.start + this.done;
     if (!goesOn || edit.text === '' || !rest.startsWith(edit.text)) {
       return 'diverged';
     }
     this.done += edit.text.length;
-    if (byKey(edit.text)) {
-      return 'typed';
-    }
-    return edit.text === rest ? 'whole' : 'part';
+    return edit.text === rest ? 'whole' : 'further';
   }
-}
-
-function byKey(text: string): boolean {
-  return [...text].length === 1 || text.trim() === '' || TYPED_PAIR.test(text);
 }

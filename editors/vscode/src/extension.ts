@@ -74,6 +74,8 @@ export function activate(context: ExtensionContext): void {
     'midspan.toggleEverywhere': () => toggle(client, 'all', log),
     'midspan.toggleLanguage': () => toggle(client, 'language', log),
     'midspan.toggleFile': () => toggle(client, 'document', log),
+    'midspan.fillHere': () => codeAction('refactor.rewrite.fill'),
+    'midspan.completeFunction': () => codeAction('refactor.rewrite.body'),
     'midspan.editSelection': () => edits.ask(),
     'midspan.applyEdit': () => edits.apply(),
     'midspan.discardEdit': () => edits.discard(),
@@ -104,6 +106,11 @@ export function activate(context: ExtensionContext): void {
 
 export async function deactivate(): Promise<void> {
   await supervisor?.stop();
+}
+
+/** Runs the server's code action of this kind at the cursor; VS Code says so where there is none. */
+async function codeAction(kind: string): Promise<void> {
+  await commands.executeCommand('editor.action.codeAction', { kind, apply: 'first' });
 }
 
 /** Has the document that the user turned to made ready. */

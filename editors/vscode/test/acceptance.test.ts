@@ -5,17 +5,17 @@ import { Offer } from '../src/acceptance';
 
 const insert = (offset: number, text: string, replaced = 0) => ({ offset, replaced, text });
 
-test('a word of the suggestion is an acceptance in part, counted in UTF-16 units from its start', () => {
+test('a word of the suggestion brings it further, counted in UTF-16 units from its start', () => {
   const offer = new Offer(10, '😀 + value');
-  assert.equal(offer.edited(insert(10, '😀 +')), 'part');
+  assert.equal(offer.edited(insert(10, '😀 +')), 'further');
   assert.equal(offer.done, 4);
-  assert.equal(offer.edited(insert(14, ' va')), 'part');
+  assert.equal(offer.edited(insert(14, ' va')), 'further');
   assert.equal(offer.done, 7);
 });
 
 test('the last part makes it whole', () => {
   const offer = new Offer(0, 'one two');
-  assert.equal(offer.edited(insert(0, 'one')), 'part');
+  assert.equal(offer.edited(insert(0, 'one')), 'further');
   assert.equal(offer.edited(insert(3, ' two')), 'whole');
 });
 
@@ -24,22 +24,16 @@ test('accepting all at once is whole, also where the popup had chosen the beginn
   assert.equal(new Offer(5, 'append(x)', 3).edited(insert(5, 'append(x)', 3)), 'whole');
 });
 
-for (const [text, typed] of [
-  ['(x)', '('],
-  ['() + 1', '()'],
-  ['\n    return', '\n    '],
-  ['😀 x', '😀'],
-  ['""" x', '""'],
-] as const) {
-  test(`what keys insert is typing: ${JSON.stringify(typed)}`, () => {
-    assert.equal(new Offer(0, text).edited(insert(0, typed)), 'typed');
-  });
-}
+test("accepting the popup's entry is none of the suggestion", () => {
+  assert.equal(new Offer(5, 'append(x)', 0, 'append').edited(insert(5, 'append')), 'diverged');
+  assert.equal(new Offer(5, 'append(x)', 0, 'append').edited(insert(5, 'appe')), 'further');
+  assert.equal(new Offer(5, 'append', 0, 'append').edited(insert(5, 'append')), 'whole');
+});
 
-test('typing goes on before an acceptance', () => {
+test('a part after typing goes on from there', () => {
   const offer = new Offer(0, 'value + 1');
-  assert.equal(offer.edited(insert(0, 'v')), 'typed');
-  assert.equal(offer.edited(insert(1, 'alue')), 'part');
+  assert.equal(offer.edited(insert(0, 'v')), 'further');
+  assert.equal(offer.edited(insert(1, 'alue')), 'further');
   assert.equal(offer.done, 5);
 });
 

@@ -26,6 +26,17 @@ from tests.conftest import Env
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
+CODE = """def add(a, b):
+    return a + b
+
+
+def subtract(a, b):
+    return a - b
+
+
+def multiply(a, b):
+    """
+
 EXTENSION = Path(__file__).parents[3] / "editors" / "vscode"
 PATIENCE = 40.0  # seconds; for what takes a few on a machine that is not busy
 CHROMIUM_ARGS = (
@@ -102,7 +113,8 @@ class CodeServer:
     def __init__(
         self, folder: Path, vsix: Path, env: Env, midspan: Path, settings: dict[str, object]
     ) -> None:
-        self.folder = folder
+        """`settings` are the user's, beside those of `CALM`."""
+        self.folder, self.vsix = folder, vsix
         self.settings = CALM | settings
         self.machine_settings = {"midspan.server.path": str(midspan)}
         for name, values in (("User", self.settings), ("Machine", self.machine_settings)):
@@ -140,7 +152,7 @@ class CodeServer:
         arguments = (
             *("--bind-addr", f"127.0.0.1:{self.port}"),
             *("--auth", "none", "--disable-telemetry", "--disable-update-check"),
-            *("--disable-workspace-trust", "--disable-getting-started-override"),
+            "--disable-getting-started-override",
         )
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -202,6 +214,12 @@ class Window:
         """What the grey text says, once there is some."""
         self.ghost.first.wait_for(state="visible")
         return "".join(self.ghost.all_inner_texts()).replace("\xa0", " ")
+
+    def ghost_after(self, text: str, keys: str) -> str:
+        """Return what is suggested after `keys` are typed behind `text`."""
+        self.fill(text)
+        self.type(keys)
+        return self.ghost_text()
 
     def no_ghost(self) -> None:
         """Wait until no grey text is shown."""

@@ -63,6 +63,12 @@ def window(
 
 
 @pytest.fixture(autouse=True)
+def calm(window: Window) -> None:
+    """Leave nothing of the test before: no menu, no grey text."""
+    window.press("Escape", "Escape")
+
+
+@pytest.fixture(autouse=True)
 def pictures(request: pytest.FixtureRequest, window: Window, tmp_path: Path) -> Iterator[None]:
     """Save what every window shows when a test has failed."""
     failed = request.session.testsfailed
