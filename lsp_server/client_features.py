@@ -18,7 +18,11 @@ class ClientFeatures:
     inline_completion: bool = False
     action_literals: bool = False  # code actions, not just commands
     action_resolve: bool = False  # asks for a code action's edit when it was chosen
+    action_disabled: bool = False  # shows actions that cannot be taken, with the reason
     document_changes: bool = False  # edits bound to a document version
+    create_files: bool = False  # as a part of an edit
+    change_annotations: bool = False  # edits that the user confirms in a preview
+    lens_refresh: bool = False  # asks for code lenses again when it is told to
     apply_edit: bool = False
     progress: bool = False  # server-initiated progress
     configuration: bool = False  # answers workspace/configuration
@@ -30,6 +34,8 @@ def read(params: Mapping[str, object]) -> ClientFeatures:
     """Read the parameters of `initialize`."""
     action = "capabilities.textDocument.codeAction"
     properties = _at(params, f"{action}.resolveSupport.properties")
+    edit = "capabilities.workspace.workspaceEdit"
+    operations = _at(params, f"{edit}.resourceOperations")
     return ClientFeatures(
         name=str(_at(params, "clientInfo.name") or ""),
         inline_completion=isinstance(
@@ -39,8 +45,11 @@ def read(params: Mapping[str, object]) -> ClientFeatures:
         action_resolve=isinstance(properties, list)
         and "edit" in properties
         and _at(params, f"{action}.dataSupport") is True,
-        document_changes=_at(params, "capabilities.workspace.workspaceEdit.documentChanges")
-        is True,
+        action_disabled=_at(params, f"{action}.disabledSupport") is True,
+        document_changes=_at(params, f"{edit}.documentChanges") is True,
+        create_files=isinstance(operations, list) and "create" in operations,
+        change_annotations=isinstance(_at(params, f"{edit}.changeAnnotationSupport"), Mapping),
+        lens_refresh=_at(params, "capabilities.workspace.codeLens.refreshSupport") is True,
         apply_edit=_at(params, "capabilities.workspace.applyEdit") is True,
         progress=_at(params, "capabilities.window.workDoneProgress") is True,
         configuration=_at(params, "capabilities.workspace.configuration") is True,

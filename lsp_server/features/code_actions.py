@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
-from lsp_server import status
+from lsp_server import status, workspace_edits
 from lsp_server.documents import Document
 from lsp_server.progress import progress
-from lsp_server.protocol import CONTENT_MODIFIED, REQUEST_FAILED, place_of, position_of
+from lsp_server.protocol import CONTENT_MODIFIED, REQUEST_FAILED, place_of
 from lsp_server.snapshot import Snapshot, refusal, take
 from lsp_server.suggest import Ask, suggest
 
@@ -49,10 +50,11 @@ async def code_action(
     cursor = document.offset(place_of(params.range.start))
     # Editors ask on each move of the cursor, which nothing else tells us of.
     ls.idle.moved(document, cursor)
+    asked = partial(asked_for, params.context)
     return [
         _action(ls, document, title, cursor)
         for title, action in ACTIONS.items()
-        if asked_for(params.context, action.kind) and action.find(document, cursor) is not None
+        if asked(action.kind) and action.find(document, cursor) is not None
     ]
 
 
@@ -65,16 +67,7 @@ async def resolve(ls: MidspanServer, action: types.CodeAction) -> types.CodeActi
 async def fill(ls: MidspanServer, params: types.ExecuteCommandParams) -> None:
     """Generate, and have the client apply the edit: for clients that do not resolve actions."""
     edit = await _filled(ls, (params.arguments or [None])[0], params.work_done_token)
-    # Sent to editors that say they cannot, too: ALE says so, and applies it without an answer.
-    answer = await ls.protocol.ask(
-        types.WORKSPACE_APPLY_EDIT, types.ApplyWorkspaceEditParams(edit=edit, label="midspan")
-    )
-    if not (isinstance(answer, dict) and answer.get("applied")):
-        able = ls.client.apply_edit
-        message = (
-            "The editor did not apply the edit." if able else "This editor cannot apply edits."
-        )
-        raise JsonRpcException(message, code=REQUEST_FAILED)
+    await workspace_edits.apply(ls, edit, "midspan")
 
 
 async def _filled(
@@ -92,9 +85,9 @@ async def _filled(
         text = await suggest(ls, snapshot, ask)
     if not text:
         raise _nothing(ls, snapshot)
-    start, end = position_of(document.place(gap.start)), position_of(document.place(gap.end))
-    new = types.TextEdit(types.Range(start, end), gap.lead + text + gap.trail)
-    return _workspace_edit(ls, document, new)
+    new = gap.lead + text + gap.trail
+    edit = workspace_edits.text_edit(document, gap.start, gap.end, new)
+    return workspace_edits.changed(ls.client, document.uri, document.version, [edit])
 
 
 def _chosen(ls: MidspanServer, data: Any) -> tuple[Document, Gap, str]:
@@ -123,17 +116,6 @@ def _nothing(ls: MidspanServer, snapshot: Snapshot) -> JsonRpcException:
         ls.status.current.reason or status.EMPTY,
         code=CONTENT_MODIFIED if moved else REQUEST_FAILED,
     )
-
-
-def _workspace_edit(
-    ls: MidspanServer, document: Document, edit: types.TextEdit
-) -> types.WorkspaceEdit:
-    if not ls.client.document_changes:
-        return types.WorkspaceEdit(changes={document.uri: [edit]})
-    identifier = types.OptionalVersionedTextDocumentIdentifier(
-        uri=document.uri, version=document.version
-    )
-    return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(identifier, [edit])])
 
 
 def asked_for(context: types.CodeActionContext, kind: str) -> bool:
