@@ -97,9 +97,10 @@ def _of_document(
     preview: types.ChangeAnnotation | None,
 ) -> types.TextDocumentEdit:
     identifier = types.OptionalVersionedTextDocumentIdentifier(uri=uri, version=version)
-    if preview is not None and client.change_annotations:
-        edits = [types.AnnotatedTextEdit(PREVIEW, edit.range, edit.new_text) for edit in edits]
-    return types.TextDocumentEdit(identifier, edits)
+    if preview is None or not client.change_annotations:
+        return types.TextDocumentEdit(identifier, edits)
+    shown = [types.AnnotatedTextEdit(PREVIEW, edit.range, edit.new_text) for edit in edits]
+    return types.TextDocumentEdit(identifier, shown)
 
 
 def _annotations(
