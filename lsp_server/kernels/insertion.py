@@ -70,20 +70,37 @@ def insert(
 def without(text: str) -> str:
     r"""Return `text` without the calls of kernels that `insert` put in; its line ends are `\n`."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    calls = _calls(text)
+    lines = text.split("\n")
+    for first, last in reversed(calls):
+        del lines[first - 1 : last]
+    return "\n".join(lines) if calls else text
+
+
+def line_without(text: str, line: int) -> int:
+    """Return which line of `without(text)` a line of `text` is; both from 1.
+
+    A line of a call stands for the one that follows it.
+    """
+    return line - sum(
+        min(last, line - 1) - first + 1 for first, last in _calls(text) if first <= line
+    )
+
+
+def _calls(text: str) -> list[tuple[int, int]]:
+    """The first and last lines of the calls of kernels, in order."""
     if not any(f"_{language} import" in text or f"_{language}_" in text for language in Language):
-        return text
+        return []
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return text
-    lines = text.split("\n")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    for call in sorted(
-        (call for function in functions for call in _dispatches(function)),
-        key=lambda call: -call.lineno,
-    ):
-        del lines[call.lineno - 1 : call.end_lineno]
-    return "\n".join(lines)
+    return [
+        (call.lineno, call.end_lineno or call.lineno)
+        for function in functions
+        for call in _dispatches(function)
+    ]
 
 
 def _parsed(text: str) -> ast.Module:
@@ -96,7 +113,10 @@ def _parsed(text: str) -> ast.Module:
 def _function(tree: ast.Module, name: str) -> ast.FunctionDef:
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     if not found:
-        raise BadRequest(f"There is no function {name} at the top of the file.")
+        raise BadRequest(
+            f"{name} is no function at the top level of the file. Call the kernel yourself where "
+            "it fits."
+        )
     return found[-1]
 
 
@@ -142,7 +162,7 @@ def _call(
     dot: str,
 ) -> list[str]:
     """The lines of the call, not indented."""
-    first, *others = _conditions(task, dtypes, torch)
+    first, *others = [*_conditions(task, dtypes, torch), *_left_out(task, function)]
     return [
         "if (",
         f"{_STEP}{first}",
@@ -179,6 +199,19 @@ def _conditions(task: Task, dtypes: Sequence[str], torch: str) -> Iterator[str]:
         if parameter.kind in ("int", "bool") and parameter.value is not None:
             equals = "is" if isinstance(parameter.value, bool) else "=="
             yield f"{parameter.name} {equals} {parameter.value!r}"
+
+
+def _left_out(task: Task, function: ast.FunctionDef) -> Iterator[str]:
+    """The parameters that were verified with their defaults alone have them."""
+    known = {parameter.name for parameter in task.parameters}
+    given = function.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults = zip(reversed(positional), reversed(given.defaults), strict=False)
+    for argument, default in [*defaults, *zip(given.kwonlyargs, given.kw_defaults, strict=True)]:
+        if argument.arg in known or default is None:
+            continue
+        is_single = isinstance(default, ast.Constant) and isinstance(default.value, bool | None)
+        yield f"{argument.arg} {'is' if is_single else '=='} {ast.unparse(default)}"
 
 
 def _of_place(language: Language, tensor: Parameter, first: Parameter) -> Iterator[str]:
