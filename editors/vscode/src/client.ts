@@ -19,6 +19,9 @@ const SCHEMES = ['file', 'untitled', 'vscode-notebook-cell', 'vscode-vfs', 'vsco
 
 export type CompletionMiddleware = Pick<Middleware, 'provideInlineCompletionItems'>;
 
+/** Commands of the server's that are run here instead, by their names. */
+export type TakenOver = Readonly<Record<string, (args: unknown[]) => Promise<void>>>;
+
 /** Whether the server is told of this document. */
 export function isServed(document: TextDocument): boolean {
   return languages.match(selector(), document) > 0;
@@ -28,6 +31,7 @@ export function makeClient(
   command: string,
   log: LogOutputChannel,
   completion: CompletionMiddleware,
+  takenOver: TakenOver,
   closed: () => void,
 ): LanguageClient {
   const options: LanguageClientOptions = {
@@ -44,6 +48,7 @@ export function makeClient(
     initializationFailedHandler: () => false,
     middleware: {
       ...completion,
+      executeCommand: (name, args, next) => takenOver[name]?.(args) ?? next(name, args),
       workspace: {
         configuration: (params, token, next) => {
           const values = next(params, token);

@@ -7,9 +7,11 @@ import type { LanguageClient } from 'vscode-languageclient/node';
 import { isServed, makeClient } from './client';
 import { Edits } from './edit';
 import { findServer, offerInstall } from './install';
+import { Kernels } from './kernels';
 import { Latency } from './latency';
 import { showMenu, toggle } from './menu';
-import { addModel, chooseModel } from './models';
+import { addModel, chooseModel, getModel } from './models';
+import { Previews } from './preview';
 import { openSample } from './sample';
 import { StatusItem } from './statusItem';
 import type { ServerStatus } from './statusText';
@@ -27,6 +29,8 @@ export function activate(context: ExtensionContext): void {
   const latency = new Latency();
   const item = new StatusItem(latency);
   const suggestions = new Suggestions(latency, () => item.update());
+  const previews = new Previews();
+  const kernels = new Kernels(() => client, previews);
   let client: LanguageClient | undefined;
   let looking: NodeJS.Timeout | undefined;
 
@@ -45,7 +49,7 @@ export function activate(context: ExtensionContext): void {
 
   const connect = (command: string, closed: () => void): Connection => {
     log.info(`starting ${command}`);
-    const made = makeClient(command, log, suggestions.middleware, closed);
+    const made = makeClient(command, log, suggestions.middleware, kernels.commands, closed);
     made.onNotification('midspan/status', (status: ServerStatus) => {
       if (client === made) {
         item.setStatus(status);
@@ -70,12 +74,16 @@ export function activate(context: ExtensionContext): void {
   const table: Record<string, () => unknown> = {
     'midspan.showMenu': () => showMenu(item.phase.name === 'running'),
     'midspan.chooseModel': () => chooseModel(client),
+    'midspan.getModel': () => getModel(client),
     'midspan.addModelFromDisk': () => addModel(client),
     'midspan.toggleEverywhere': () => toggle(client, 'all', log),
     'midspan.toggleLanguage': () => toggle(client, 'language', log),
     'midspan.toggleFile': () => toggle(client, 'document', log),
     'midspan.fillHere': () => codeAction('refactor.rewrite.fill'),
     'midspan.completeFunction': () => codeAction('refactor.rewrite.body'),
+    'midspan.generateKernel': () => kernels.generateHere(),
+    'midspan.writePreview': () => previews.settle(true),
+    'midspan.discardPreview': () => previews.settle(false),
     'midspan.editSelection': () => edits.ask(),
     'midspan.applyEdit': () => edits.apply(),
     'midspan.discardEdit': () => edits.discard(),
@@ -92,6 +100,7 @@ export function activate(context: ExtensionContext): void {
     item,
     suggestions,
     edits,
+    previews,
     { dispose: () => clearInterval(looking) },
     window.onDidChangeActiveTextEditor(() => focused(client)),
     workspace.onDidGrantWorkspaceTrust(() => item.phase.name === 'missing' && servers.restart()),

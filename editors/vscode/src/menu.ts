@@ -16,6 +16,10 @@ export async function showMenu(running: boolean): Promise<void> {
   const language = editor?.document.languageId ?? '';
   const rows: [string, string, boolean][] = [
     ['$(server) ' + l10n.t('Choose a model…'), 'midspan.chooseModel', running],
+    ['$(cloud-download) ' + l10n.t('Download a model…'), 'midspan.getModel', running],
+    ['$(sparkle) ' + l10n.t('Fill in here'), 'midspan.fillHere', running && editor !== undefined],
+    ['$(symbol-function) ' + l10n.t('Complete this function body'), 'midspan.completeFunction', running && editor !== undefined],
+    ['$(zap) ' + l10n.t('Generate a kernel for this function…'), 'midspan.generateKernel', running && language === 'python'],
     ['$(edit) ' + l10n.t('Edit the selection…'), 'midspan.editSelection', running && editor !== undefined],
     ['$(circle-slash) ' + l10n.t('Switch suggestions on or off'), 'midspan.toggleEverywhere', running],
     ['$(code) ' + l10n.t('Switch them on or off for {0}', language), 'midspan.toggleLanguage', running && language !== ''],

@@ -1,10 +1,12 @@
-/** The quick pick of models: switch, and add one from disk. */
+/** The quick pick of models: switch, add one from disk, and on to those that can be downloaded. */
 
 import { l10n, QuickPickItemKind, window } from 'vscode';
 import type { QuickPickItem } from 'vscode';
 import type { LanguageClient } from 'vscode-languageclient/node';
 
+import { DOWNLOAD, downloadModel } from './downloads';
 import { complain, execute, offers } from './server';
+import { size } from './units';
 
 const ADD = 'midspan.addModel';
 
@@ -64,11 +66,7 @@ export async function addModel(client: LanguageClient | undefined): Promise<void
   }
   try {
     const added = await execute<Model>(client, ADD, [{ path: place.fsPath }]);
-    const use = l10n.t('Use it now');
-    const answer = await window.showInformationMessage(l10n.t('Midspan: {0} was added.', added.name), use);
-    if (answer === use) {
-      await select(client, added.name);
-    }
+    await offerUse(client, added.name, l10n.t('Midspan: {0} was added.', added.name));
   } catch (error) {
     complain(error);
   }
@@ -84,19 +82,33 @@ function entries(client: LanguageClient | undefined, listing: Listing): Entry[] 
       run: () => select(client, model.name),
     };
   });
-  const add = { label: `$(add) ${l10n.t('Add a model from disk…')}`, run: () => addModel(client) };
-  const separator = { label: '', kind: QuickPickItemKind.Separator };
-  return offers(client, ADD) ? [...models, separator, add] : models;
+  const more: [string, string, () => Promise<void>][] = [
+    [DOWNLOAD, `$(cloud-download) ${l10n.t('Download a model…')}`, () => getModel(client)],
+    [ADD, `$(add) ${l10n.t('Add a model from disk…')}`, () => addModel(client)],
+  ];
+  const offered = more.filter(([command]) => offers(client, command)).map(([, label, run]) => ({ label, run }));
+  return [...models, { label: '', kind: QuickPickItemKind.Separator }, ...offered];
 }
 
-/** The server shows the progress of loading, with a cancel button. */
+/** Lets the user download a model, and offers to use it. */
+export async function getModel(client: LanguageClient | undefined): Promise<void> {
+  try {
+    const name = await downloadModel(client);
+    if (name !== undefined) {
+      await offerUse(client, name, l10n.t('Midspan: {0} is on this machine.', name));
+    }
+  } catch (error) {
+    complain(error);
+  }
+}
+
+async function offerUse(client: LanguageClient | undefined, name: string, text: string): Promise<void> {
+  const use = l10n.t('Use it now');
+  if ((await window.showInformationMessage(text, use)) === use) {
+    await select(client, name);
+  }
+}
+
 async function select(client: LanguageClient | undefined, name: string): Promise<void> {
   await execute(client, 'midspan.selectModel', [name]);
-}
-
-function size(bytes: number): string {
-  if (!bytes) {
-    return '';
-  }
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
