@@ -181,8 +181,12 @@ class CodeServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def window(self, browser: Browser, file: Path, workspace: Path | None = None) -> Window:
-        """Open a file in a new window; wait until the model is there.
+    def window(self, browser: Browser, file: Path) -> Window:
+        """Open a file in a new window; wait until the model is there."""
+        return self.open(browser, file).ready()
+
+    def open(self, browser: Browser, file: Path, workspace: Path | None = None) -> Window:
+        """Open a file in a new window, which is `ready` later.
 
         The window has the file's folder open, or a workspace of several folders.
         """
@@ -192,10 +196,7 @@ class CodeServer:
         payload = quote(json.dumps([["openFile", f"vscode-remote://{where}{file}"]]))
         opened = f"folder={file.parent}" if workspace is None else f"workspace={workspace}"
         page.goto(f"http://{where}/?{opened}&payload={payload}")
-        window = Window(page, file)
-        page.wait_for_selector(".monaco-editor .view-line")
-        window.status("State: ready")
-        return window
+        return Window(page, file)
 
 
 @dataclass
@@ -204,6 +205,12 @@ class Window:
 
     page: Page
     file: Path
+
+    def ready(self) -> Window:
+        """Wait until the model is there."""
+        self.page.wait_for_selector(".monaco-editor .view-line")
+        self.status("State: ready")
+        return self
 
     @property
     def ghost(self) -> Locator:

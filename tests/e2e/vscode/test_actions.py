@@ -31,6 +31,14 @@ def test_both_are_in_the_menu_and_the_body_of_the_function_is_completed(window: 
     assert all(line.startswith("    ") for line in body.splitlines() if line)
 
 
+def test_they_are_in_the_menu_of_the_right_mouse_button(window: Window):
+    to_function(window, BODY)
+    window.page.locator(".monaco-editor .view-line").filter(has_text="pass").click(button="right")
+    for title in ("Fill In Here", "Complete This Function Body", "Generate a Kernel"):
+        window.page.locator(".monaco-menu .action-label").filter(has_text=title).wait_for()
+    window.press("Escape")
+
+
 @pytest.mark.parametrize("title", ["Fill In Here", "Complete This Function Body"])
 def test_each_is_a_command(window: Window, title: str):
     before = CODE + "return "

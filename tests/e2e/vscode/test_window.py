@@ -52,6 +52,7 @@ def test_ghost_text_is_painted_and_tab_accepts_it(window: Window, tmp_path: Path
     assert window.text() == before  # it was paint, not text
 
     ghost = window.ghost_after(CODE, "return a")
+    window.status(r"Model: starter\. State: ready.*Answer: \d+ ms")
     window.press("Tab")
     window.no_ghost()
     assert window.text().startswith(before + ghost)
@@ -199,6 +200,9 @@ def test_a_server_that_is_not_there_is_told_and_found_once_it_is(
     place = tmp_path / "midspan"
     window.change_settings({"midspan.server.path": str(place)}, "Remote")
     window.status("The command midspan was not found")
+    told = window.page.locator(".notification-list-item")
+    told.filter(has_text="command midspan was not found").wait_for()
+    told.get_by_text("Say where it is").wait_for()
     place.symlink_to(vscode.machine_settings["midspan.server.path"])
     window.status("State: ready")
     window.command("Notifications: Clear All Notifications")
@@ -314,10 +318,11 @@ def test_three_windows_share_one_manager_and_its_weights(
     one = pss_mb(vscode_env)
     browser = window.page.context.browser
     others = [
-        vscode.window(browser, *workspace_of_two_folders(tmp_path)),
-        vscode.window(browser, notebook(tmp_path)),
+        vscode.open(browser, *workspace_of_two_folders(tmp_path)),
+        vscode.open(browser, notebook(tmp_path)),
     ]
     for other in others:
+        other.ready()
         other.page.locator(".monaco-editor .view-lines").first.click()
         other.press("Control+End")
         other.type("return a")
