@@ -6,8 +6,8 @@ seam (HTTP API, manager, worker, tests) can share them. Must not know HTTP, LSP 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Protocol
 
@@ -77,6 +77,7 @@ class InfillRequest:
     stop: tuple[str, ...] = ()  # the text ends before the first of these
     single_line: bool = False  # stop at the first line end
     ahead: bool = False  # nobody waits for it yet
+    whole: bool = False  # nobody reads along: all of the text may come in the last chunk
     prompt_ms: float | None = None  # prefill budget: longer windows are cut to fit it
     deadline_ms: float | None = None  # for the whole request, from its arrival at the worker
     steering: tuple[SteeringUse, ...] = ()
@@ -183,6 +184,16 @@ class Chunk:
     truncated: bool = False  # on the last chunk: the document has more text than was shown
     reasoning: str = ""  # what the model thinks before it answers; never part of `text`
     tool_calls: tuple[ToolCall, ...] = ()  # on the last chunk
+
+    def after(self, earlier: Sequence[Chunk]) -> Chunk:
+        """Return the one chunk that says what those before this one said, and this one."""
+        chunks = (*earlier, self)
+        return replace(
+            self,
+            text="".join(chunk.text for chunk in chunks),
+            token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
+            reasoning="".join(chunk.reasoning for chunk in chunks),
+        )
 
 
 @dataclass(frozen=True, slots=True)

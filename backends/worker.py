@@ -41,6 +41,7 @@ class Worker:
         self._sink = sink
         self._sink_lock = threading.Lock()
         self._no_chat_reason = ""
+        self._unsent: dict[int, list[Chunk]] = {}  # of the requests that nobody reads along
 
     def run(self) -> int:
         """Load the model of the first frame and serve until the end of input; the exit status."""
@@ -100,6 +101,8 @@ class Worker:
                 case frames.Infill(id=id, request=request):
                     if request.prompt_ms is None:
                         request = replace(request, prompt_ms=cold_prefill_ms)
+                    if request.whole:
+                        self._unsent[id] = []
                     scheduler.submit(id, request)
                 case frames.Chat(id=id, request=conversation):
                     self._chat(scheduler, id, conversation)
@@ -135,9 +138,13 @@ class Worker:
 
     def _emit(self, id: int, outcome: Chunk | MidspanError) -> None:
         if isinstance(outcome, MidspanError):
+            self._unsent.pop(id, None)
             self._send(frames.Failed(id, outcome.kind, str(outcome)))
+        elif outcome.finish_reason is None and id in self._unsent:
+            # Frames of a token each would wake the manager for nothing, sixteen times a key.
+            self._unsent[id].append(outcome)
         else:
-            self._send(frames.Piece(id, outcome))
+            self._send(frames.Piece(id, outcome.after(self._unsent.pop(id, ()))))
 
     def _send(self, message: frames.FromWorker) -> None:
         frame = frames.encode(message)

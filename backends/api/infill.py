@@ -7,6 +7,7 @@ made.
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from backends.api import infill_format
 from backends.api.answers import error_body, read_object
 from backends.api.infill_format import InfillCall
 from backends.api.streams import Events, EventStream, event, whole
+from backends.backend import Chunk
 from backends.errors import MidspanError, WorkerDied
 from backends.manager import Manager
 
@@ -30,14 +32,13 @@ async def infill(request: Request) -> Response:
 
 async def _whole(manager: Manager, call: InfillCall) -> dict[str, object]:
     model, backend = await manager.ready(call.model)
-    texts: list[str] = []
-    token_ids: list[int] = []
-    async with aclosing(backend.infill(call.request)) as chunks:
+    earlier: list[Chunk] = []  # of engines that stream whether anyone reads along or not
+    async with aclosing(backend.infill(replace(call.request, whole=True))) as chunks:
         async for chunk in chunks:
-            texts.append(chunk.text)
-            token_ids.extend(chunk.token_ids)
             if chunk.finish_reason is not None:
-                return infill_format.answer(call, model, "".join(texts), token_ids, chunk)
+                last = chunk.after(earlier)
+                return infill_format.answer(call, model, last.text, last.token_ids, last)
+            earlier.append(chunk)
     raise WorkerDied(f"The worker of {model} ended its stream early.")
 
 

@@ -85,6 +85,29 @@ def test_worker_loads_completes_and_ends_with_its_input(pipe: Pipe) -> None:
     assert pipe.process.wait(timeout=20) == 0
 
 
+def test_worker_sends_one_piece_where_nobody_reads_along(pipe: Pipe) -> None:
+    pipe.send(load())
+    pipe.receive()
+    request = InfillRequest("def f(x):\n    ret", "\n", max_tokens=8)
+    pipe.send(frames.Infill(1, request))
+    streamed: list[Chunk] = []
+    while not streamed or streamed[-1].finish_reason is None:
+        piece = pipe.receive()
+        assert isinstance(piece, frames.Piece)
+        streamed.append(piece.chunk)
+    assert len(streamed) > 1
+    pipe.send(frames.Infill(2, replace(request, whole=True)))
+    pipe.send(frames.Infill(3, replace(request, whole=True, max_tokens=0)))
+    whole, nothing = pipe.receive(), pipe.receive()
+    assert isinstance(whole, frames.Piece)
+    assert isinstance(nothing, frames.Piece)
+    assert whole.id == 2
+    assert whole.chunk.text == "".join(chunk.text for chunk in streamed)
+    assert whole.chunk.token_ids == tuple(t for chunk in streamed for t in chunk.token_ids)
+    assert whole.chunk.usage == streamed[-1].usage
+    assert (nothing.id, nothing.chunk.text) == (3, "")
+
+
 def test_worker_refuses_a_file_that_is_no_model(pipe: Pipe) -> None:
     pipe.send(load(__file__))
     failed = pipe.receive()
