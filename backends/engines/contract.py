@@ -19,8 +19,12 @@ from functools import wraps
 
 import numpy as np
 
+from backends.backend import SteeringUse
 from backends.decoding.healing import VocabularyIndex
-from backends.decoding.token_model import Aborted, Feed, Logits, TokenModel
+from backends.decoding.token_model import Aborted, Feed, Logits, Steerable, TokenModel
+from backends.errors import Unsupported
+from backends.steering.training import steering_of
+from backends.steering.vector_file import Made, Vector
 
 SOURCE = "import os\n\n\ndef size(path):\n    return os.stat(path).st_size\n\n\n" * 6
 # Other batches take other kernels and other orders of 16-bit sums. As a part of the logits' spread
@@ -163,6 +167,42 @@ def outputs_are_the_logits_after_the_last_tokens(model: TokenModel) -> None:
     for back, row in zip((2, 1, 0), rows, strict=True):
         alone = logits_of(model, 1 + back, tokens[: len(tokens) - back])
         assert agree(alone, row)
+
+
+@_check
+def steering_acts_on_the_feeds_that_carry_it_and_leaves_nothing(model: TokenModel) -> None:
+    """A model that can't steer refuses; what one that can gives to others keeps its bits."""
+    tokens = model.tokenize(SOURCE)[:24]
+    use = SteeringUse("contract", 20.0, "contract")
+    if not model.can_steer:
+        assert not isinstance(model, Steerable) or _refuses(model, use)
+        return
+    assert isinstance(model, Steerable)
+    steering = steering_of(model)
+    identity = steering.model
+    values = np.random.default_rng(0).standard_normal(identity.hidden_size).astype("<f4")
+    vector = Vector("contract", 0, values.tobytes(), identity, Made("none", 0), None)
+    steering.hold(vector, use.version)
+
+    def both(uses: tuple[SteeringUse, ...]) -> list[Logits]:
+        feeds = [Feed(0, tokens), Feed(1, tokens[:17], steering=uses)]
+        rows = [own[-1].copy() for own in model.forward(feeds, never)]
+        for sequence in (0, 1):
+            model.free(sequence)
+        return rows
+
+    before, steered, after = both(()), both((use,)), both(())
+    assert not agree(steered[1], before[1]), "it steers"
+    assert np.array_equal(steered[0], before[0]), "its neighbour is as it was"
+    assert all(map(np.array_equal, after, before)), "and so is everything afterwards"
+
+
+def _refuses(model: Steerable, use: SteeringUse) -> bool:
+    try:
+        model.resolve_steering([use])
+    except Unsupported:
+        return True
+    return False
 
 
 @_check

@@ -9,23 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from backends import catalogue
-from backends.backend import SteeringUse
 from backends.engines.hf_cells import Work
-from backends.errors import Unsupported
 from backends.model_folder import FolderHeader
-from backends.steering.library import Library, check_model
-from backends.steering.vector_file import ModelIdentity, Vector
-
-States = npt.NDArray[np.float32]  # shape (tokens, hidden size)
+from backends.steering.held import Held, States, Uses
 
 
 def decoder_layers(module: Any) -> Sequence[Any]:
@@ -40,61 +31,27 @@ def decoder_layers(module: Any) -> Sequence[Any]:
     return min(lists, key=lambda found: found[0])[1] if lists else ()
 
 
-class HfSteering:
+class HfSteering(Held):
     """The vectors that a model's requests use, and the hooks that add them."""
 
     def __init__(self, layers: Sequence[Any], header: FolderHeader) -> None:
-        self._layers = layers
-        self._header = header
-        # Requests under way go on with what they began with; a vector is a few KB.
-        self._held: dict[tuple[str, str], tuple[int, Tensor]] = {}
-
-    @cached_property
-    def model(self) -> ModelIdentity:
-        """What vectors must have been made for. Raises ModelFileError."""
-        header = self._header
-        fingerprint = catalogue.sample(header.path)
-        return ModelIdentity(
-            header.name,
-            header.architecture,
-            header.embedding_length,
-            len(self._layers),
-            fingerprint,
-        )
-
-    def resolve(self, uses: Sequence[SteeringUse]) -> tuple[SteeringUse, ...]:
-        """See `Steerable.resolve_steering`."""
-        library = Library()
-        found = []
-        for use in uses:
-            vector, version = library.load(use.name)
-            if (use.name, version) not in self._held:
-                self.hold(vector, version)
-            found.append(SteeringUse(use.name, use.coefficient, version))
-        return tuple(found)
-
-    def hold(self, vector: Vector, version: str) -> None:
-        """Take a vector for feeds that name it with this version. Raises Unsupported."""
-        check_model(vector, self.model)
-        values = torch.frombuffer(bytearray(vector.values), dtype=torch.float32)
-        self._held[vector.name, version] = vector.layer, values
+        super().__init__(header, len(layers))
+        self._modules = layers
 
     @contextmanager
-    def applied(
-        self, works: Sequence[Work], steering: Sequence[tuple[SteeringUse, ...]]
-    ) -> Iterator[None]:
+    def applied(self, works: Sequence[Work], steering: Sequence[Uses]) -> Iterator[None]:
         """Add to the states of each work's tokens, which are packed in this order, what it uses.
 
         Raises Unsupported for what was not resolved.
         """
         with ExitStack() as stack:
             for layer, added in self._by_layer(works, steering).items():
-                handle = self._layers[layer].register_forward_hook(_adding(added))
+                handle = self._modules[layer].register_forward_hook(_adding(added))
                 stack.callback(handle.remove)
             yield
 
     def _by_layer(
-        self, works: Sequence[Work], steering: Sequence[tuple[SteeringUse, ...]]
+        self, works: Sequence[Work], steering: Sequence[Uses]
     ) -> dict[int, list[tuple[slice, Tensor]]]:
         """Return by layer what is added to which rows."""
         found: dict[int, list[tuple[slice, Tensor]]] = {}
@@ -102,14 +59,8 @@ class HfSteering:
         for work, uses in zip(works, steering, strict=True):
             rows = slice(first, first + len(work.tokens))
             first = rows.stop
-            sums: dict[int, Tensor] = {}
-            for use in uses:
-                if (use.name, use.version) not in self._held:
-                    raise Unsupported(f"The steering vector {use.name!r} is not loaded.")
-                layer, values = self._held[use.name, use.version]
-                sums[layer] = sums.get(layer, 0) + use.coefficient * values
-            for layer, total in sums.items():
-                found.setdefault(layer, []).append((rows, total))
+            for layer, total in self.sums(uses).items():
+                found.setdefault(layer, []).append((rows, torch.from_numpy(total)))
         return found
 
     @contextmanager
@@ -120,7 +71,7 @@ class HfSteering:
         def record(_module: object, _inputs: object, output: Any) -> None:
             passes.append(_states(output)[0].float().cpu().numpy().copy())
 
-        handle = self._layers[layer].register_forward_hook(record)
+        handle = self._modules[layer].register_forward_hook(record)
         try:
             yield passes
         finally:

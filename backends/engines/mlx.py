@@ -1,21 +1,22 @@
-"""MLX through mlx-lm's models, on Apple's GPUs and on CPUs; `mlx_cache` is the other half.
+"""MLX through mlx-lm's models, on Apple's GPUs and on CPUs; with `mlx_options`, `mlx_cache` and
+`mlx_steering`.
 
 Rule: an adapter and nothing more; what to evaluate, reuse or sample is decided above the
 `TokenModel` seam. Facts it rests on:
 - evaluation is lazy: a pass is built in Python at once and computed layer by layer, so that
   `abort` can be polled between layers, and what nobody reads (most tokens' logits) costs nothing;
 - mlx-lm reads rope's base at the top level of config.json only; transformers 5 writes it into
-  `rope_parameters`, and mlx-lm then silently computes other text (see `rope_settings`);
+  `rope_parameters`, and mlx-lm then silently computes other text (see `mlx_options`);
 - a model whose cache is no plain KV cache can't be cut at any length and says so in `can_rewind`.
   What a model computes from its cache is tested when it is loaded.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,20 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm import utils as mlx_lm
 
 from backends import cache_spec, engine_settings, hardware, memory, model_folder
+from backends.backend import SteeringUse
 from backends.cache_spec import ModelCacheSpec
 from backends.config import ModelSettings
 from backends.decoding.token_model import Aborted, CacheFull, Feed, Logits
+from backends.engines import mlx_options
 from backends.engines.hf_vocabulary import HfVocabulary
 from backends.engines.mlx_cache import Cells, Joined, Kind
+from backends.engines.mlx_steering import MlxSteering
 from backends.errors import BackendError, LoadFailed, MidspanError, Unsupported
 from backends.frames import Load
 from backends.model_folder import FolderHeader
+from backends.steering.held import Uses
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +50,9 @@ FIRST_PIECE = 32
 POLLS = 8  # of `abort` within a piece, at most
 POLL_SECONDS = 0.02  # wanted between them; a piece's length follows from it
 FREED_BYTES = 128 * memory.MIB  # of freed buffers, which MLX keeps for the next pass
-GROUP = 64  # weights that share a scale where they are quantised
 PROBE = range(12)  # tokens of the test at loading
 PROBE_CUT = 8
 PROBE_AGREES = 0.2  # of the logits' spread: sums in another order, in 16 bits, differ by up to half
-
-KV_BITS = {"q8_0": 8, "q4_0": 4}
-KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
-QUANTIZE_BITS = {"8bit": 8, "4bit": 4}
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-DEVICES = {"cpu": mx.cpu, "mps": mx.gpu, "cuda": mx.gpu}
 
 
 def load(request: Load) -> MlxModel:
@@ -63,7 +60,7 @@ def load(request: Load) -> MlxModel:
     started = time.perf_counter()
     settings = request.settings
     engine_settings.check("mlx", settings)
-    device = _device(hardware.wished_device(settings.device))
+    device = mlx_options.device(hardware.wished_device(settings.device))
     header = model_folder.read(Path(request.path))
     mx.set_cache_limit(FREED_BYTES)
     if device.type == mx.cpu:
@@ -74,7 +71,7 @@ def load(request: Load) -> MlxModel:
         # One for loading and for all passes, which come from different threads.
         stream = mx.new_thread_unsafe_stream(device)
         with mx.stream(stream):
-            loaded = MlxModel(_read(header, settings), header, settings, stream)
+            loaded = MlxModel(mlx_options.read(header, settings), header, settings, stream)
     except MidspanError:
         raise
     except Exception as exc:  # what mlx-lm makes of a configuration it does not expect
@@ -85,78 +82,6 @@ def load(request: Load) -> MlxModel:
 
 def _reason(exc: BaseException) -> str:
     return " ".join(str(exc).split())[:300] or type(exc).__name__
-
-
-def _chosen(name: str, value: str, table: Mapping[str, Any]) -> Any:
-    """Return what a setting's value stands for; None where it is empty."""
-    if value and value not in table:
-        raise Unsupported(f"{name} = {value!r}: with mlx it is one of {', '.join(table)}.")
-    return table.get(value)
-
-
-def _device(name: str) -> Any:
-    kind = _chosen("device", name, DEVICES)
-    device = mx.default_device() if kind is None else mx.Device(kind)
-    if not mx.is_available(device):
-        raise Unsupported(f"device = {name!r}: mlx finds none here; leave it empty.")
-    return device
-
-
-def _read(header: FolderHeader, settings: ModelSettings) -> nn.Module:
-    """Return the model with its weights in memory, as they are wanted."""
-    if (own_code := header.config.get("model_file")) is not None:
-        raise LoadFailed(
-            f"{header.name} brings its own code ({own_code!r}), which is never run. Use a model "
-            "of an architecture that mlx-lm knows by itself."
-        )
-    _, arguments = mlx_lm._get_classes(header.config)
-    changes = rope_settings(header.config, inspect.signature(arguments).parameters)
-    dtype = _chosen("dtype", settings.dtype, DTYPES)
-    bits = _chosen("quantize", settings.quantize, QUANTIZE_BITS)
-    if header.quantization and (bits or dtype):
-        wish = "quantize" if bits else "dtype"
-        raise Unsupported(f"{wish}: {header.name} is quantised as it is; leave it empty.")
-    # Lazily: what is read is converted at once, and never in memory twice.
-    model, _ = mlx_lm.load_model(header.path, lazy=True, model_config=changes)
-    if dtype is not None:
-        model.set_dtype(dtype)
-    if bits:
-        nn.quantize(model, GROUP, bits, class_predicate=_can_be_quantised)
-    mx.eval(model.parameters())
-    return model
-
-
-def _can_be_quantised(_name: str, module: nn.Module) -> bool:
-    return hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP == 0
-
-
-def rope_settings(config: Mapping[str, Any], read: Collection[str]) -> dict[str, Any]:
-    """Return what to add to config.json so that mlx-lm computes the positions that it means.
-
-    `read`: the keys that mlx-lm reads for this architecture. Raises LoadFailed where they leave no
-    room for what is meant.
-    """
-    text = config.get("text_config")
-    if isinstance(text, dict):
-        # Which keys are read of it only its own class knows; one more does no harm.
-        return {"text_config": text | rope_settings(text, {"rope_theta", *_ROPE_KEYS})}
-    table = config.get("rope_parameters")
-    if not isinstance(table, dict) or "rope_parameters" in read:
-        return {}
-    changes = {key: table[key] for key in _ROPE_KEYS if key in table}
-    if table.get("rope_type", "default") != "default":
-        changes["rope_scaling"] = {k: v for k, v in table.items() if k not in changes}
-    differs_by_layer = any(isinstance(value, dict) for value in table.values())
-    if differs_by_layer or not changes.keys() <= set(read):
-        raise LoadFailed(
-            "mlx-lm does not read the positions (rope_parameters) that this model's config.json "
-            "has, and would complete with wrong text. Use a version of the model that was made "
-            "for MLX, or another engine."
-        )
-    return changes
-
-
-_ROPE_KEYS = ("rope_theta", "partial_rotary_factor")
 
 
 def next_piece(piece: int, poll_seconds: float) -> int:
@@ -171,7 +96,6 @@ class MlxModel:
     """A `TokenModel` over one of mlx-lm's models."""
 
     max_sequences = MAX_SEQUENCES
-    can_steer = False
 
     def __init__(
         self, model: nn.Module, header: FolderHeader, settings: ModelSettings, stream: Any
@@ -181,8 +105,9 @@ class MlxModel:
         self._piece = FIRST_PIECE
         weights = [array for _, array in tree_flatten(model.parameters())]
         self.model_bytes = sum(array.nbytes for array in weights)
-        self._kind = Kind(model, _kv_bits(settings.kv_type, weights))
+        self._kind = Kind(model, mlx_options.kv_bits(settings.kv_type, weights))
         self._joins = self._kind.joins
+        self.steering: MlxSteering | None = None
         cells, width = self._tested(header)
         per_cell = self._kind.learn(cells)
         context = memory.context(
@@ -194,6 +119,8 @@ class MlxModel:
         self.max_batch = settings.batch or BATCH
         self.can_rewind = self._kind.plain
         self._sequences = [self._kind.new() for _ in range(MAX_SEQUENCES)]
+        self.steering = self._steerable(header)
+        self.can_steer = self.steering is not None
         self._vocabulary = HfVocabulary(header, width)
         self.vocab = self._vocabulary.info
         version, where = metadata.version("mlx-lm"), str(stream.device.type).rpartition(".")[2]
@@ -213,24 +140,32 @@ class MlxModel:
         """
         tokens = list(PROBE)
         whole, parts, other = (self._kind.new() for _ in range(3))
-        expected = self._logits([whole], [tokens], [1])[0][0]
+        expected = self._logits([whole], [tokens], [1], [()])[0][0]
         self._kind.learn(whole)
-        self._logits([parts], [tokens[:PROBE_CUT]], [1])
+        self._logits([parts], [tokens[:PROBE_CUT]], [1], [()])
         copied = self._kind.load(self._kind.dump(parts)) or self._kind.new()
-        again = self._logits([copied], [tokens[PROBE_CUT:]], [1])[0][0]
+        again = self._logits([copied], [tokens[PROBE_CUT:]], [1], [()])[0][0]
         if not _agree(again, expected):
             raise LoadFailed(
                 f"{header.name}: mlx-lm's {header.architecture} computes other text from its cache "
                 "than without. Use another engine for this model."
             )
         if self._joins:
-            alone = self._logits([other], [tokens[:2]], [1])[0][0]
+            alone = self._logits([other], [tokens[:2]], [1], [()])[0][0]
             other = self._kind.new()
-            rows = self._logits([parts, other], [tokens[PROBE_CUT:], tokens[:2]], [1, 1])
+            both = [tokens[PROBE_CUT:], tokens[:2]]
+            rows = self._logits([parts, other], both, [1, 1], [(), ()])
             self._joins = _agree(rows[0][0], expected) and _agree(rows[1][0], alone)
             if not self._joins:
                 logger.warning("%s is evaluated one sequence at a time", header.architecture)
         return whole, len(expected)
+
+    def _steerable(self, header: FolderHeader) -> MlxSteering | None:
+        """Return what adds vectors, where the layers' states are what that expects."""
+        steering = MlxSteering(getattr(self._model, "layers", ()), header)
+        probe = self._kind.new()
+        tried = steering.fits(lambda: self._logits([probe], [list(PROBE)], [1], [()]))
+        return steering if tried else None
 
     # -- vocabulary ---------------------------------------------------------------------------
 
@@ -258,7 +193,8 @@ class MlxModel:
                 ]
                 if abort():
                     raise Aborted
-                return self._logits(fed, rest, [feed.outputs for feed in feeds])
+                outputs = [feed.outputs for feed in feeds]
+                return self._logits(fed, rest, outputs, [feed.steering for feed in feeds])
         except (RuntimeError, ValueError, MemoryError) as exc:
             for feed in feeds:  # nobody knows what they hold
                 self.free(feed.sequence)
@@ -272,13 +208,15 @@ class MlxModel:
         while todo:
             piece, todo = todo[: self._piece], todo[self._piece :]
             started = time.perf_counter()
-            polls = self._append(cells, piece, abort)
+            polls = self._append(cells, piece, feed.steering, abort)
             if len(piece) == self._piece:
                 poll_seconds = (time.perf_counter() - started) / polls
                 self._piece = next_piece(self._piece, poll_seconds)
         return rest
 
-    def _append(self, cells: Cells, tokens: Sequence[int], abort: Callable[[], bool]) -> int:
+    def _append(
+        self, cells: Cells, tokens: Sequence[int], uses: Uses, abort: Callable[[], bool]
+    ) -> int:
         """Evaluate `tokens` layer by layer, all of them or none. Returns how often it polled."""
         # Kept as it is: for a piece of this length, copying what there was is a small part.
         before = cells.first(cells.length) if self._kind.plain else None
@@ -286,7 +224,7 @@ class MlxModel:
         step = -(-len(cells.caches) // parts)
         if abort():
             raise Aborted
-        self._model(mx.array([tokens]), cache=cells.caches)
+        self._pass([list(tokens)], cells.caches, [uses])
         groups = [cells.caches[i : i + step] for i in range(0, len(cells.caches), step)]
         for group in groups:
             if before and abort():
@@ -296,16 +234,29 @@ class MlxModel:
         cells.length += len(tokens)
         return len(groups)
 
+    def _pass(
+        self, rows: list[list[int]], caches: Sequence[Any], steering: Sequence[Uses]
+    ) -> mx.array:
+        """Build one pass over rows of tokens; return their logits, not yet computed."""
+        chosen = self.steering if any(steering) else None
+        with chosen.applied(steering) if chosen else nullcontext():
+            logits: mx.array = self._model(mx.array(rows), cache=caches)
+        return logits
+
     def _logits(
-        self, sequences: Sequence[Cells], tokens: Sequence[list[int]], outputs: Sequence[int]
+        self,
+        sequences: Sequence[Cells],
+        tokens: Sequence[list[int]],
+        outputs: Sequence[int],
+        steering: Sequence[Uses],
     ) -> list[list[Logits]]:
         """Append each sequence's tokens; return the logits after its last `outputs`."""
         if self._joins and len(sequences) > 1:
-            given = self._together(sequences, tokens)
+            given = self._together(sequences, tokens, steering)
         else:
             given = [
-                self._model(mx.array([own]), cache=cells.caches)[0]
-                for cells, own in zip(sequences, tokens, strict=True)
+                self._pass([own], cells.caches, [uses])[0]
+                for cells, own, uses in zip(sequences, tokens, steering, strict=True)
             ]
         wanted = [
             rows[len(own) - n : len(own)].astype(mx.float32)
@@ -316,13 +267,23 @@ class MlxModel:
             cells.length += len(own)
         return [list(np.array(rows, copy=False)) for rows in wanted]
 
-    def _together(self, sequences: Sequence[Cells], tokens: Sequence[list[int]]) -> list[mx.array]:
+    def _together(
+        self,
+        sequences: Sequence[Cells],
+        tokens: Sequence[list[int]],
+        steering: Sequence[Uses],
+    ) -> list[mx.array]:
         """Return each sequence's logits from one pass, with rows of padding at the end."""
         lengths = [len(own) for own in tokens]
         rows = [own + [own[-1]] * (max(lengths) - len(own)) for own in tokens]
         layers = zip(*(cells.caches for cells in sequences), strict=True)
-        out = self._model(mx.array(rows), cache=[Joined(layer, lengths) for layer in layers])
-        return list(out)
+        return list(self._pass(rows, [Joined(layer, lengths) for layer in layers], steering))
+
+    def resolve_steering(self, uses: Sequence[SteeringUse]) -> Uses:
+        """Find a request's vectors; see `Steerable`."""
+        if self.steering is None:
+            raise Unsupported(f"{self.description} can't be steered.")
+        return self.steering.resolve(uses)
 
     # -- sequences ----------------------------------------------------------------------------
 
@@ -368,19 +329,9 @@ class MlxModel:
     def close(self) -> None:
         """Forget the weights and all sequences."""
         self._sequences.clear()
-        del self._model, self._kind
+        del self._model, self._kind, self.steering
         mx.clear_cache()
 
 
 def _agree(logits: Logits, expected: Logits) -> bool:
     return bool(np.abs(logits - expected).max() <= PROBE_AGREES * expected.std())
-
-
-def _kv_bits(kv_type: str, weights: Sequence[mx.array]) -> int:
-    """Return the bits of quantised KV cells, 0 for plain ones, which have the weights' type."""
-    if kv_type in KV_TYPES and KV_TYPES[kv_type] not in {array.dtype for array in weights}:
-        raise Unsupported(
-            f"kv_type = {kv_type!r}: mlx keeps KV cells in the weights' type, or as "
-            f"{' or '.join(KV_BITS)}. Leave it empty, or set dtype as well."
-        )
-    return KV_BITS.get(kv_type, 0)

@@ -115,11 +115,14 @@ def train(
 def _load_message(name: str | None) -> Any:
     """Return what loads the model with an engine that can steer. Raises MidspanError."""
     from backends import catalogue
+    from backends.steering import held
 
     model = _model(name)
     if model.is_remote:
         raise BadRequest(f"{model.name} runs at {model.place}; a vector needs a model run here.")
-    engine = model.settings.engine or "transformers"
+    engine = model.settings.engine or catalogue.engine_for(model).name
+    if not model.settings.engine and engine not in held.ENGINES:
+        engine = held.ENGINES[0]  # which says what it runs instead
     chosen = replace(model, settings=replace(model.settings, engine=engine))
     return catalogue.load_message(chosen, safe_mode=False)
 

@@ -31,7 +31,8 @@ mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
 from backends.engines import mlx  # noqa: E402 - it imports its runtime
-from backends.engines.mlx import MlxModel, next_piece, rope_settings  # noqa: E402
+from backends.engines.mlx import MlxModel, next_piece  # noqa: E402
+from backends.engines.mlx_options import rope_settings  # noqa: E402
 
 pytestmark = pytest.mark.engine
 

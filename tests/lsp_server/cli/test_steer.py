@@ -80,7 +80,9 @@ def test_without_torch_it_says_what_to_install(
     model = str(same_weights.write(tmp_path / "same").transformers)
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name)
+        importlib.util,
+        "find_spec",
+        lambda name: None if name in ("transformers", "mlx_lm") else find(name),
     )
     assert run_command(["steer", "train", "docstrings", "--name", "x", "--model", model]) == 4
     assert 'pip install "midspan[transformers]"' in capsys.readouterr().err

@@ -1,7 +1,8 @@
-"""Steering in the transformers adapter: who is steered, by how much, and what is left behind."""
+"""Steering in each engine that can: who is steered, by how much, and what is left behind."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from backends import engines
 from backends.backend import FinishReason, InfillRequest, SteeringUse
@@ -18,27 +18,31 @@ from backends.decoding.token_model import Aborted, Feed, Logits, Steerable
 from backends.engines import contract
 from backends.errors import BackendError, BadRequest, Unsupported
 from backends.frames import Load
+from backends.steering import held
 from backends.steering.library import Library
-from benchmarks import same_weights
+from benchmarks.same_weights import SameWeights
 from tests.backends.decoding.harness import running
 from tests.backends.steering import vectors
 
 TEXT = contract.SOURCE
+HEARD_AT = {"transformers": 40, "mlx": 4}  # polls: behind the steered layer, in the first pass
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return same_weights.write(tmp_path_factory.mktemp("same")).transformers
-
-
-def load(folder: Path, **settings: Any) -> Any:
+def load(engine: str, folder: Path, **settings: Any) -> Any:
     chosen = ModelSettings(**{"dtype": "float32", **settings})
-    return engines.load(Load(engine="transformers", path=str(folder), name="s", settings=chosen))
+    return engines.load(Load(engine=engine, path=str(folder), name="s", settings=chosen))
+
+
+@pytest.fixture(scope="module", params=held.ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    pytest.importorskip(engines.ENGINES[name].runtime)
+    return name
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> Iterator[Any]:
-    model = load(folder)
+def loaded(engine: str, same_weights: SameWeights) -> Iterator[Any]:
+    model = load(engine, same_weights.by_engine()[engine])
     yield model
     model.close()
 
@@ -68,14 +72,56 @@ def logits(model: Any, steering: tuple[SteeringUse, ...] = (), text: str = TEXT)
     return row
 
 
+def layers(model: Any) -> Any:
+    return model.steering._modules
+
+
 def hooks(model: Any) -> int:
-    return sum(len(part._forward_hooks) for part in model._module.modules())
+    """Return how many layers put out something else than they compute."""
+    return sum(
+        bool(getattr(layer, "_forward_hooks", ())) or type(layer).__call__.__name__ == "call"
+        for layer in layers(model)
+    )
 
 
-def test_a_model_that_can_steer_says_so(model: Any, folder: Path) -> None:
+def by_hand(model: Any, added: dict[int, Any]) -> Logits:
+    """Return what follows TEXT, with `added` to what layers put out."""
+    tokens = model.tokenize(TEXT)
+    if hasattr(model, "_module"):
+        import torch
+
+        tensors = {layer: torch.from_numpy(values) for layer, values in added.items()}
+        handles = [
+            layers(model)[layer].register_forward_hook(lambda _m, _i, out, more=more: out + more)
+            for layer, more in tensors.items()
+        ]
+        row: Logits = model.forward([Feed(31, tokens)], contract.never)[0][-1].copy()
+        for handle in handles:
+            handle.remove()
+        model.free(31)
+        return row
+    import mlx.core as mx
+    from mlx_lm.models.base import create_attention_mask
+
+    with mx.stream(model._stream):
+        inner = model._model.model
+        states = inner.embed_tokens(mx.array([tokens]))
+        mask = create_attention_mask(states, None)
+        for number, layer in enumerate(inner.layers):
+            states = layer(states, mask, None)
+            if number in added:
+                states = states + mx.array(added[number])
+        return np.array(inner.embed_tokens.as_linear(inner.norm(states))[0, -1])
+
+
+def test_a_model_that_can_steer_says_so(model: Any) -> None:
     assert model.can_steer
     assert isinstance(model, Steerable)
-    compiled = load(folder, compile=True)
+
+
+def test_a_compiled_model_refuses(same_weights: SameWeights) -> None:
+    pytest.importorskip("transformers")
+    compiled = load("transformers", same_weights.transformers, compile=True)
     assert not compiled.can_steer
     with pytest.raises(Unsupported):
         compiled.resolve_steering([SteeringUse("a", 1.0)])
@@ -97,7 +143,7 @@ def test_nothing_is_left_after_an_abort(model: Any) -> None:
     def abort() -> bool:
         nonlocal polls
         polls += 1
-        return polls > 40  # behind the hooked layer, in the first pass
+        return polls > HEARD_AT[type(model).__module__.rpartition(".")[2]]
 
     with pytest.raises(Aborted):
         model.forward([Feed(3, model.tokenize(TEXT), steering=uses(model, a=50.0))], abort)
@@ -111,14 +157,17 @@ def test_nothing_is_left_after_an_error(
     model: Any, monkeypatch: pytest.MonkeyPatch, error: Any
 ) -> None:
     before = logits(model)
-    last = model._module.model.layers[-1]
+    last = layers(model)[-1]
 
     def fail(*_: Any, **__: Any) -> None:
         assert hooks(model) == 2
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr(last, "forward", fail)
+        if isinstance(last, dict):  # as MLX's modules are
+            broken.setitem(last, "mlp", fail)
+        else:
+            broken.setattr(last, "forward", fail)
         with pytest.raises((BackendError, ValueError, KeyboardInterrupt)):
             logits(model, uses(model, a=50.0, c=1.0))
     assert hooks(model) == 0
@@ -150,23 +199,9 @@ def test_only_the_rows_that_carry_steering_are_changed(model: Any) -> None:
 
 
 def test_what_is_added_is_the_sum_of_coefficient_times_vector(model: Any) -> None:
-    """Against a plain computation of the model's own, hooked by hand."""
-    values = {
-        name: torch.frombuffer(bytearray(Library().load(name)[0].values), dtype=torch.float32)
-        for name in "abc"
-    }
-    added = {2: 30.0 * values["a"] - 12.5 * values["b"], 4: 7.0 * values["c"]}
-    tokens = model.tokenize(TEXT)
-    layers = model._module.model.layers
-    handles = [
-        layers[layer].register_forward_hook(lambda _m, _i, output, more=more: output + more)
-        for layer, more in added.items()
-    ]
-    rows = model.forward([Feed(31, tokens)], contract.never)
-    expected = rows[0][-1].copy()
-    for handle in handles:
-        handle.remove()
-    model.free(31)
+    """Against a plain computation of the model's own, with the layers called by hand."""
+    a, b, c = (np.frombuffer(Library().load(name)[0].values, "<f4") for name in "abc")
+    expected = by_hand(model, {2: 30.0 * a - 12.5 * b, 4: 7.0 * c})
     got = logits(model, uses(model, a=30.0, b=-12.5, c=7.0))
     np.testing.assert_allclose(got, expected, atol=1e-4)
     assert not np.allclose(got, logits(model, uses(model, a=30.0, b=12.5, c=7.0)), atol=1e-2)
@@ -203,8 +238,11 @@ def test_a_vector_of_another_model_is_refused_naming_both(model: Any) -> None:
         uses(model, tuned=1.0)
 
 
-def test_the_weights_are_what_a_vector_is_for_wherever_they_lie(model: Any, tmp_path: Path) -> None:
-    moved = load(same_weights.write(tmp_path / "elsewhere").transformers)
+def test_the_weights_are_what_a_vector_is_for_wherever_they_lie(
+    model: Any, engine: str, same_weights: SameWeights, tmp_path: Path
+) -> None:
+    path = same_weights.by_engine()[engine]
+    moved = load(engine, Path(shutil.copytree(path, tmp_path / "elsewhere" / path.name)))
     assert moved.steering.model == model.steering.model
     moved.close()
 
