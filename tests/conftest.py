@@ -113,9 +113,17 @@ def one_object() -> Callable[[str], dict[str, Any]]:
     return parse
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `engine` where no engine is installed."""
-    if importlib.util.find_spec("llama_cpp") is None:
-        for item in items:
-            if item.get_closest_marker("engine"):
-                item.add_marker(pytest.mark.skip(reason="llama-cpp-python is not installed"))
+# Folders whose tests share something costly: with `-n 2 --dist loadgroup` one process runs them all.
+TOGETHER = ("tests/e2e/vscode",)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests marked `engine` where no engine is installed; keep a file's tests together."""
+    no_engine = importlib.util.find_spec("llama_cpp") is None
+    for item in items:
+        if no_engine and item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.skip(reason="llama-cpp-python is not installed"))
+        if config.pluginmanager.hasplugin("xdist"):
+            file = item.path.relative_to(config.rootpath)
+            folders = (folder for folder in TOGETHER if file.is_relative_to(folder))
+            item.add_marker(pytest.mark.xdist_group(next(folders, str(file))))
