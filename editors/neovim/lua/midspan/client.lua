@@ -52,6 +52,7 @@ end
 ---@param client_id integer
 local function ended(code, signal, client_id)
   status.forget()
+  require('midspan.work').ended(client_id)
   local asked_for = stopping[client_id] or vim.v.exiting ~= vim.NIL
   stopping[client_id] = nil
   if asked_for or (code == 0 and signal == 0) then
@@ -85,6 +86,9 @@ function M.config()
     init_options = next(options.server) and options.server or nil,
     settings = settings(options.server),
     handlers = {
+      ['$/progress'] = function(...)
+        return require('midspan.work').on_progress(...)
+      end,
       ['midspan/status'] = function(_, result)
         local was_busy = status.current.busy
         status.set(result)

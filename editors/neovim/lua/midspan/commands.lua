@@ -7,15 +7,7 @@ local M = {}
 
 local COMPLETION_WAIT_MS = 1000
 
----@param message string
----@param level integer|nil
-local function say(message, level)
-  vim.notify('midspan: ' .. message, level or vim.log.levels.INFO)
-end
-
-local function fail(message)
-  say(message, vim.log.levels.ERROR)
-end
+local say, fail = require('midspan.say').info, require('midspan.say').error
 
 --- The client, or a message why there is none.
 ---@return table|nil
@@ -61,15 +53,33 @@ local function model_line(listed, model)
   return model.name .. (#notes > 0 and (' (%s)'):format(table.concat(notes, ', ')) or '')
 end
 
+---@param name string
+local function pull(name)
+  local found = serving()
+  if found then
+    require('midspan.pull').run(found, name, use)
+  end
+end
+
+local function pick_download()
+  run('midspan.downloadable', {}, function(catalogue)
+    require('midspan.pull').pick(catalogue, pull)
+  end)
+end
+
+local DOWNLOAD = { name = 'Download a model …' }
+
 local function pick_model()
   run('midspan.listModels', {}, function(listed)
-    vim.ui.select(listed.models, {
+    vim.ui.select(vim.list_extend(listed.models, { DOWNLOAD }), {
       prompt = 'Model',
       format_item = function(model)
-        return model_line(listed, model)
+        return model == DOWNLOAD and model.name or model_line(listed, model)
       end,
     }, function(model)
-      if model then
+      if model == DOWNLOAD then
+        pick_download()
+      elseif model then
         use(model.name)
       end
     end)
@@ -101,6 +111,7 @@ local function show_status()
       lines[#lines + 1] = 'suggestions are switched off in this buffer'
     end
     lines[#lines + 1] = 'ghost text: ' .. (policy.native() and 'drawn by Neovim' or 'drawn by the plugin')
+    vim.list_extend(lines, require('midspan.work').lines())
     say(table.concat(lines, '\n  '))
   end)
 end
@@ -111,9 +122,9 @@ local SCOPES = {
   filetype = 'suggestions in this filetype',
 }
 
----@param scope string|nil
-local function toggle(scope)
-  scope = scope or 'all'
+---@param call midspan.Call
+local function toggle(call)
+  local scope = call.argument or 'all'
   if not SCOPES[scope] then
     return fail(('`toggle` takes all, buffer or filetype, not %s'):format(scope))
   end
@@ -121,83 +132,25 @@ local function toggle(scope)
   say(('%s are %s'):format(SCOPES[scope], enabled and 'on' or 'off'))
 end
 
---- Where a code action is asked for: at the cursor; in normal mode behind the character under it,
---- as `a` would append.
----@param encoding string
----@return table
-local function action_position(encoding)
-  local position = vim.lsp.util.make_position_params(0, encoding).position
-  if api.nvim_get_mode().mode:sub(1, 1) == 'n' then
-    local column = api.nvim_win_get_cursor(0)[2]
-    local line = api.nvim_get_current_line()
-    local after = vim.fn.matchstr(line:sub(column + 1), '.')
-    local units = {
-      ['utf-8'] = #after,
-      ['utf-16'] = require('midspan.text').utf16_length(after),
-      ['utf-32'] = vim.fn.strchars(after),
-    }
-    position.character = position.character + units[encoding]
+--- The client of the current buffer, or a message why it has none.
+---@return table|nil client
+---@return integer bufnr
+local function serving_here()
+  local bufnr = api.nvim_get_current_buf()
+  local found = serving() and client.of(bufnr)
+  if not found and client.any() then
+    fail('this buffer is not served; `:Midspan toggle buffer` may switch it on')
   end
-  return position
+  return found, bufnr
 end
 
----@param found table the client
----@param action table a code action or a command
----@param bufnr integer
-local function apply(found, action, bufnr)
-  local function finish(ready)
-    if ready.edit then
-      vim.lsp.util.apply_workspace_edit(ready.edit, found.offset_encoding)
-    end
-    local command = type(ready.command) == 'table' and ready.command
-      or (type(ready.command) == 'string' and ready)
-    if command then
-      client.execute(found.id, command.command, command.arguments, function(err)
-        if err then
-          fail(err.message)
-        end
-      end)
-    end
-  end
-  if action.edit or type(action.command) == 'string' or not action.data then
-    return finish(action)
-  end
-  compat.request(found, 'codeAction/resolve', action, function(err, resolved)
-    if err then
-      return fail(err.message)
-    end
-    finish(resolved)
-  end, bufnr)
-end
-
---- Ask for the code actions at the cursor, and apply the one whose title matches.
 ---@param pattern string
 ---@param none string what to say where there is no such action
 local function act(pattern, none)
-  local found, bufnr = serving(), api.nvim_get_current_buf()
-  if not found then
-    return
+  local found, bufnr = serving_here()
+  if found then
+    require('midspan.code_actions').run(found, bufnr, pattern, none)
   end
-  if not client.of(bufnr) then
-    return fail('this buffer is not served; `:Midspan toggle buffer` may switch it on')
-  end
-  local position = action_position(found.offset_encoding)
-  local params = {
-    textDocument = vim.lsp.util.make_text_document_params(bufnr),
-    range = { start = position, ['end'] = position },
-    context = { diagnostics = {}, only = { 'refactor.rewrite' }, triggerKind = 1 },
-  }
-  compat.request(found, 'textDocument/codeAction', params, function(err, actions)
-    if err then
-      return fail(err.message)
-    end
-    for _, action in ipairs(type(actions) == 'table' and actions or {}) do
-      if action.title:lower():find(pattern) then
-        return apply(found, action, bufnr)
-      end
-    end
-    fail(none)
-  end, bufnr)
 end
 
 local function open_log()
@@ -205,14 +158,74 @@ local function open_log()
   vim.cmd('normal! G')
 end
 
+---@param call midspan.Call
+local function restart(call)
+  if call.argument ~= 'model' then
+    return client.restart()
+  end
+  run('midspan.restart', {}, function(result)
+    say(('%s was loaded afresh'):format(result.name or 'the model'))
+  end)
+end
+
+---@param call midspan.Call
+local function edit(call)
+  local found, bufnr = serving_here()
+  if found then
+    require('midspan.edit').ask(found, bufnr, call.first, call.last, call.rest)
+  end
+end
+
+---@param call midspan.Call
+local function kernel(call)
+  local found, bufnr = serving_here()
+  if found then
+    local line, shapes = api.nvim_win_get_cursor(0)[1], call.rest:match('^%S+%s+(.*)$') or ''
+    require('midspan.kernel').ask(found, bufnr, line, call.argument, shapes)
+  end
+end
+
+local function apply_preview()
+  local preview = require('midspan.preview')
+  local state = preview.state()
+  if state == 'none' then
+    fail('there is nothing to apply; `:Midspan edit` and `:Midspan kernel` show what could be')
+  elseif state == 'unfinished' then
+    fail('it is still being written')
+  else
+    preview.apply()
+  end
+end
+
+local function discard_preview()
+  if require('midspan.preview').discard() then
+    say('discarded')
+  else
+    fail('there is nothing to discard')
+  end
+end
+
+local function cancel()
+  local titles = require('midspan.work').cancel()
+  if require('midspan.preview').state() == 'unfinished' then
+    require('midspan.preview').discard()
+  end
+  if #titles == 0 then
+    return fail('nothing is under way')
+  end
+  say('cancelled: ' .. table.concat(titles, ', '))
+end
+
+--- Names from an answer of the server, for completion; none where it does not answer soon.
+---@param command string
 ---@return string[]
-local function model_names()
+local function names(command)
   local found = client.any()
   if not found then
     return {}
   end
   local answered, listed = false, nil
-  client.execute(found.id, 'midspan.listModels', {}, function(_, result)
+  client.execute(found.id, command, {}, function(_, result)
     answered, listed = true, result
   end)
   vim.wait(COMPLETION_WAIT_MS, function()
@@ -223,22 +236,43 @@ local function model_names()
   end, type(listed) == 'table' and listed.models or {})
 end
 
+---@class midspan.Call
+---@field argument string|nil the first word behind the subcommand
+---@field rest string all words behind it, as they were typed
+---@field first integer lines of the range, from 1; the cursor's where none was given
+---@field last integer
+
 ---@class midspan.Subcommand
----@field run fun(argument: string|nil)
+---@field run fun(call: midspan.Call)
 ---@field arguments (fun(): string[])|nil
+---@field takes_range boolean|nil
 
 ---@type table<string, midspan.Subcommand>
 local SUBCOMMANDS = {
   models = { run = show_models },
   use = {
-    run = function(name)
-      if name then
-        use(name)
+    run = function(call)
+      if call.argument then
+        use(call.argument)
       else
         pick_model()
       end
     end,
-    arguments = model_names,
+    arguments = function()
+      return names('midspan.listModels')
+    end,
+  },
+  pull = {
+    run = function(call)
+      if call.argument then
+        pull(call.argument)
+      else
+        pick_download()
+      end
+    end,
+    arguments = function()
+      return names('midspan.downloadable')
+    end,
   },
   status = { run = show_status },
   toggle = {
@@ -257,21 +291,19 @@ local SUBCOMMANDS = {
       act('function body', 'the cursor is in no function whose body could be completed')
     end,
   },
+  edit = { run = edit, takes_range = true },
   kernel = {
-    run = function()
-      act('kernel', 'the server offers no kernel to generate here')
+    run = kernel,
+    arguments = function()
+      return require('midspan.kernel').LANGUAGES
     end,
   },
+  apply = { run = apply_preview },
+  discard = { run = discard_preview },
+  cancel = { run = cancel },
   log = { run = open_log },
   restart = {
-    run = function(what)
-      if what == 'model' then
-        return run('midspan.restart', {}, function(result)
-          say(('%s was loaded afresh'):format(result.name or 'the model'))
-        end)
-      end
-      client.restart()
-    end,
+    run = restart,
     arguments = function()
       return { 'server', 'model' }
     end,
@@ -305,15 +337,23 @@ function M.complete(typed, line)
   return {}
 end
 
----@param arguments string[]
-function M.run(arguments)
-  local name = arguments[1] or 'status'
+--- What the command was called with, as `nvim_create_user_command` hands it over.
+---@param command table
+function M.run(command)
+  local name = command.fargs[1] or 'status'
   local subcommand = SUBCOMMANDS[name]
   if not subcommand then
     local known = table.concat(beginning_with(vim.tbl_keys(SUBCOMMANDS), ''), ', ')
     return fail(('there is no `:Midspan %s`; there are %s'):format(name, known))
+  elseif command.range > 0 and not subcommand.takes_range then
+    return fail(('`:Midspan %s` takes no range'):format(name))
   end
-  subcommand.run(arguments[2])
+  subcommand.run({
+    argument = command.fargs[2],
+    rest = vim.trim(vim.trim(command.args):sub(#name + 1)),
+    first = command.line1,
+    last = command.line2,
+  })
 end
 
 return M

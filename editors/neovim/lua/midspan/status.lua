@@ -17,6 +17,9 @@ local UNKNOWN = { kind = 'Inactive', busy = false, message = '', model = '', rea
 ---@type midspan.Status
 M.current = UNKNOWN
 
+-- What is under way on the user's order, in words (midspan.work).
+M.work = {} ---@type string[]
+
 ---@param status midspan.Status
 function M.set(status)
   M.current = vim.tbl_extend('force', UNKNOWN, status)
@@ -34,7 +37,9 @@ end
 ---@return string
 function M.line(attached, enabled)
   local now = M.current
-  if not attached then
+  if #M.work > 0 then
+    return 'midspan: ' .. M.work[#M.work]
+  elseif not attached then
     return ''
   elseif not enabled then
     return 'midspan: off'
