@@ -1,8 +1,9 @@
 /** The language client: which documents, which settings, and what a failure looks like. */
 
 import { languages, l10n, window, workspace } from 'vscode';
-import type { CancellationToken, LogOutputChannel, TextDocument } from 'vscode';
+import type { CancellationToken as Cancellation, LogOutputChannel, TextDocument } from 'vscode';
 import {
+  CancellationToken,
   CloseAction,
   ErrorAction,
   LanguageClient,
@@ -12,6 +13,7 @@ import {
 } from 'vscode-languageclient/node';
 import type { LanguageClientOptions, MessageSignature, Middleware } from 'vscode-languageclient/node';
 
+import type { Previews } from './preview';
 import { SECTION, explicitSettings, own } from './settings';
 
 /** Schemes of documents that people write in, wherever they are. */
@@ -32,6 +34,7 @@ export function makeClient(
   log: LogOutputChannel,
   completion: CompletionMiddleware,
   takenOver: TakenOver,
+  previews: Previews,
   closed: () => void,
 ): LanguageClient {
   const options: LanguageClientOptions = {
@@ -50,6 +53,7 @@ export function makeClient(
       ...completion,
       executeCommand: (name, args, next) => takenOver[name]?.(args) ?? next(name, args),
       workspace: {
+        handleApplyEdit: (params, next) => previews.apply(client, params, (edit) => next(edit, CancellationToken.None)),
         configuration: (params, token, next) => {
           const values = next(params, token);
           return Array.isArray(values)
@@ -86,7 +90,7 @@ class MidspanClient extends LanguageClient {
   /** A refusal says in its message what is wrong and what to do: that is shown, no stack trace. */
   override handleFailedRequest<T>(
     type: MessageSignature,
-    token: CancellationToken | undefined,
+    token: Cancellation | undefined,
     error: unknown,
     defaultValue: T,
     showNotification?: boolean,

@@ -49,7 +49,7 @@ export function activate(context: ExtensionContext): void {
 
   const connect = (command: string, closed: () => void): Connection => {
     log.info(`starting ${command}`);
-    const made = makeClient(command, log, suggestions.middleware, kernels.commands, closed);
+    const made = makeClient(command, log, suggestions.middleware, kernels.commands, previews, closed);
     made.onNotification('midspan/status', (status: ServerStatus) => {
       if (client === made) {
         item.setStatus(status);
@@ -82,7 +82,7 @@ export function activate(context: ExtensionContext): void {
     'midspan.fillHere': () => codeAction('refactor.rewrite.fill'),
     'midspan.completeFunction': () => codeAction('refactor.rewrite.body'),
     'midspan.generateKernel': () => kernels.generateHere(),
-    'midspan.writePreview': () => previews.settle(true),
+    'midspan.applyPreview': () => previews.settle(true),
     'midspan.discardPreview': () => previews.settle(false),
     'midspan.editSelection': () => edits.ask(),
     'midspan.applyEdit': () => edits.apply(),

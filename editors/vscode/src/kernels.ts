@@ -1,18 +1,18 @@
 /**
- * Kernels for the PyTorch function at the cursor: asks for shapes where the server guessed them,
- * shows the workers while they write and check, then the files, and writes those that the user wants.
+ * Kernels for the PyTorch function at the cursor: asks for shapes where the server guessed them, and
+ * shows the workers while they write and check.
  *
- * Rule: the server decides what is right and says so in its statement; nothing is judged here.
+ * Rule: the server decides what is right and says so in its statement; nothing is judged here. What
+ * it writes it sends as an edit to be confirmed, which is `preview`'s.
  */
 
-import { l10n, window, workspace } from 'vscode';
+import { l10n, window } from 'vscode';
 import type { LanguageClient } from 'vscode-languageclient/node';
-import type { WorkspaceEdit } from 'vscode-languageclient/node';
 
 import type { Previews } from './preview';
 import { complain, execute, executeSlowly } from './server';
 
-const GENERATE = 'midspan.kernel.generate';
+const RUN = 'midspan.kernel.run';
 const SHAPES = 'midspan.kernel.shapes';
 const LANGUAGES = ['Triton', 'C', 'Numba', 'CUDA'];
 
@@ -32,15 +32,10 @@ interface Shapes {
   guessed: boolean;
 }
 
-/** What generating came to. */
-interface Outcome {
+/** What is known of a kernel now, in one line; "" where there is none. */
+interface Answer {
   success: boolean;
-  name: string;
-  message: string;
-  /** What is known of the kernel, in one line. */
   statement: string;
-  files: { uri: string; text: string }[];
-  edit?: WorkspaceEdit | null;
 }
 
 export class Kernels {
@@ -49,12 +44,12 @@ export class Kernels {
     private readonly previews: Previews,
   ) {}
 
-  /** Commands of code actions and lenses that take long: they are run here, to be watched. */
+  /** The commands of code actions and lenses that take long: they are run here, to be watched. */
   readonly commands: Record<string, (args: unknown[]) => Promise<void>> = {
-    'midspan.kernel.run': ([place]) => this.report(() => this.generate(place as Place)),
-    'midspan.kernel.resample': (args) => this.again('midspan.kernel.resample', args),
-    'midspan.kernel.repair': (args) => this.again('midspan.kernel.repair', args),
-    'midspan.kernel.verify': (args) => this.report(() => this.verify(args)),
+    [RUN]: ([place]) => this.generate(place as Place),
+    'midspan.kernel.resample': (args) => this.watched('midspan.kernel.resample', args),
+    'midspan.kernel.repair': (args) => this.watched('midspan.kernel.repair', args),
+    'midspan.kernel.verify': (args) => this.watched('midspan.kernel.verify', args),
   };
 
   /** Generates one for the function at the cursor, in a language that is asked for. */
@@ -69,78 +64,44 @@ export class Kernels {
     const language = await window.showQuickPick(LANGUAGES, { title, placeHolder: l10n.t('What it is written in') });
     if (language !== undefined) {
       const uri = client.code2ProtocolConverter.asUri(editor.document.uri);
-      const line = editor.selection.active.line;
-      await this.report(() => this.generate({ uri, line, language: language.toLowerCase() }));
+      await this.generate({ uri, line: editor.selection.active.line, language: language.toLowerCase() });
     }
   }
 
   private async generate(place: Place): Promise<void> {
-    const shapes = place.shapes ?? (await this.askShapes(place));
-    if (shapes !== undefined) {
-      const title = l10n.t('Midspan: generating a kernel');
-      await this.show(await executeSlowly<Outcome>(this.client(), title, GENERATE, [{ ...place, shapes }]));
-    }
-  }
-
-  /** The shapes to generate for, "" where the server knows them; undefined where the user left. */
-  private async askShapes(place: Place): Promise<string | undefined> {
-    const { name, shapes, guessed } = await execute<Shapes>(this.client(), SHAPES, [place]);
-    if (!guessed) {
-      return '';
-    }
-    return window.showInputBox({
-      title: l10n.t('Midspan: the shapes of {0}', name),
-      prompt: l10n.t('Nobody wrote them down: these are a guess. A name stands for any size, the same name for the same size.'),
-      value: shapes,
-      ignoreFocusOut: true,
-    });
-  }
-
-  private again(command: string, [first]: unknown[]): Promise<void> {
-    const title = l10n.t('Midspan: generating a kernel');
-    const args = [{ ...(first as object), apply: false }];
-    return this.report(async () => this.show(await executeSlowly<Outcome>(this.client(), title, command, args)));
-  }
-
-  private async verify(args: unknown[]): Promise<void> {
-    const title = l10n.t('Midspan: verifying the kernel');
-    const answer = await executeSlowly<{ statement?: string }>(this.client(), title, 'midspan.kernel.verify', args);
-    if (answer?.statement) {
-      void window.showInformationMessage(l10n.t('Midspan: {0}', answer.statement));
-    }
-  }
-
-  /** Shows the files; undefined is an outcome that the user did not wait for. */
-  private async show(outcome: Outcome | undefined): Promise<void> {
-    if (outcome === undefined) {
-      return;
-    }
-    const converter = this.client()?.protocol2CodeConverter;
-    // Its annotations ask for a confirmation, which the preview is: without them there is one.
-    const edit = await converter?.asWorkspaceEdit({ documentChanges: outcome.edit?.documentChanges ?? [] });
-    if (converter === undefined || edit === undefined || outcome.files.length === 0) {
-      complain(outcome.message);
-      return;
-    }
-    const files = outcome.files.map(({ uri, text }) => ({ uri: converter.asUri(uri), text }));
-    if (!outcome.success) {
-      const look = l10n.t('Show the best attempt');
-      if ((await window.showWarningMessage(l10n.t('Midspan: {0}', outcome.message), look)) !== look) {
-        return;
-      }
-    }
-    const title = l10n.t('A kernel for {0}', outcome.name);
-    const text = l10n.t('Midspan: {0}', outcome.statement || outcome.message);
-    if ((await this.previews.ask(title, text, l10n.t('Write the files'), files, edit)) && files[0]) {
-      await window.showTextDocument(await workspace.openTextDocument(files[0].uri));
-    }
-  }
-
-  private async report(run: () => Promise<void>): Promise<void> {
     try {
-      await run();
+      const { name, shapes, guessed } = await execute<Shapes>(this.client(), SHAPES, [place]);
+      const said = guessed ? await askShapes(name, shapes) : '';
+      if (said !== undefined) {
+        await this.watched(RUN, [{ ...place, shapes: said }]);
+      }
     } catch (error) {
       complain(error);
     }
   }
+
+  private async watched(command: string, args: unknown[]): Promise<void> {
+    const declined = this.previews.declined;
+    try {
+      const title = l10n.t('Midspan: working on a kernel');
+      const answer = await executeSlowly<Answer>(this.client(), title, command, args);
+      if (answer?.success) {
+        void window.showInformationMessage(l10n.t('Midspan: {0}', answer.statement));
+      }
+    } catch (error) {
+      // Where the user discarded what was made, nothing went wrong.
+      if (this.previews.declined === declined) {
+        complain(error);
+      }
+    }
+  }
+}
+
+async function askShapes(name: string, shapes: string): Promise<string | undefined> {
+  return window.showInputBox({
+    title: l10n.t('Midspan: the shapes of {0}', name),
+    prompt: l10n.t('Nobody wrote them down: these are a guess. A name stands for any size, the same name for the same size.'),
+    value: shapes,
+    ignoreFocusOut: true,
+  });
 }

@@ -1,23 +1,30 @@
-/** Shows files as they would be written, beside what they are; they are written or not afterwards. */
+/**
+ * Edits of the server's that the user is to confirm: shown as differences, then made or not.
+ *
+ * VS Code has a preview of its own for them, where every change must be ticked before it is made;
+ * this one takes a single click. Rule: an edit is made as the server sent it, or not at all.
+ */
 
-import { commands, Disposable, FileType, l10n, Uri, window, workspace } from 'vscode';
-import type { Tab, WorkspaceEdit } from 'vscode';
+import { commands, Disposable, l10n, Uri, window, workspace } from 'vscode';
+import type { Tab, TextEdit, WorkspaceEdit } from 'vscode';
+import type { ApplyWorkspaceEditParams, ApplyWorkspaceEditResult, LanguageClient } from 'vscode-languageclient/node';
 
 export const SCHEME = 'midspan-preview';
 
-export interface NewFile {
-  uri: Uri;
-  text: string;
-}
+type Apply = (params: ApplyWorkspaceEditParams) => unknown;
+/** An address to show, what stands at it now (undefined: nothing), and what would. */
+type Row = [Uri, Uri | undefined, Uri];
 
 interface Shown {
   title: string;
-  /** By the address that stands for the file in the preview. */
+  /** The new texts, by the addresses that stand for them. */
   contents: Map<string, string>;
-  answer: (write: boolean) => void;
+  answer: (make: boolean) => void;
 }
 
 export class Previews implements Disposable {
+  /** How many edits the user did not want. */
+  declined = 0;
   private current: Shown | undefined;
   private count = 0;
   private readonly disposables = [
@@ -36,43 +43,71 @@ export class Previews implements Disposable {
     Disposable.from(...this.disposables).dispose();
   }
 
-  /**
-   * Shows the files and applies `edit` if the user says so; answers whether it was applied.
-   * `text` says what they are; `button` what applying is called.
-   */
-  async ask(title: string, text: string, button: string, files: NewFile[], edit: WorkspaceEdit): Promise<boolean> {
-    this.settle(false);
-    const contents = new Map<string, string>();
-    const rows = await Promise.all(files.map(async (file) => this.row(file, contents)));
-    const write = await new Promise<boolean>((answer) => {
-      this.current = { title, contents, answer };
-      this.tell();
-      void commands.executeCommand('vscode.changes', title, rows);
-      void this.offer(text, button);
-    });
-    await window.tabGroups.close(tabs(title));
-    return write && workspace.applyEdit(edit, { isRefactoring: true });
+  /** Makes an edit of the server's, after the user saw it where it is to be confirmed. */
+  async apply(client: LanguageClient, params: ApplyWorkspaceEditParams, apply: Apply): Promise<ApplyWorkspaceEditResult> {
+    const { documentChanges, changeAnnotations } = params.edit;
+    const asked = Object.values(changeAnnotations ?? {}).find((each) => each.needsConfirmation);
+    if (documentChanges === undefined || asked === undefined) {
+      return (await apply(params)) as ApplyWorkspaceEditResult;
+    }
+    const bare = { documentChanges }; // with no annotations, nothing more is asked
+    const edit = await client.protocol2CodeConverter.asWorkspaceEdit(bare);
+    const text = [asked.label, asked.description].filter(Boolean).join(': ');
+    if (!(await this.confirmed(asked.label, text, edit))) {
+      this.declined += 1;
+      return { applied: false, failureReason: l10n.t('The edit was discarded.') };
+    }
+    // New files are saved, as those of a refactoring are.
+    const isRefactoring = documentChanges.some((change) => 'kind' in change && change.kind === 'create');
+    const made = (await apply({ ...params, edit: bare, metadata: { isRefactoring } })) as ApplyWorkspaceEditResult;
+    const first = edit.entries()[0]?.[0];
+    if (made.applied && first !== undefined) {
+      await window.showTextDocument(await workspace.openTextDocument(first));
+    }
+    return made;
   }
 
-  /** The user's answer to what is shown; none where nothing is. */
-  settle(write: boolean): void {
+  /** The user's answer to what is shown; does nothing where nothing is. */
+  settle(make: boolean): void {
     const shown = this.current;
     this.current = undefined;
     this.tell();
-    shown?.answer(write);
+    shown?.answer(make);
   }
 
-  private async row(file: NewFile, contents: Map<string, string>): Promise<[Uri, Uri | undefined, Uri]> {
-    const shown = Uri.from({ scheme: SCHEME, path: file.uri.path, query: String(++this.count) });
-    contents.set(shown.toString(), file.text);
-    return [file.uri, (await exists(file.uri)) ? file.uri : undefined, shown];
+  private async confirmed(title: string, text: string, edit: WorkspaceEdit): Promise<boolean> {
+    this.settle(false);
+    const contents = new Map<string, string>();
+    const rows = await Promise.all(edit.entries().map(([uri, edits]) => this.row(uri, edits, contents)));
+    const make = await new Promise<boolean>((answer) => {
+      this.current = { title, contents, answer };
+      this.tell();
+      void commands.executeCommand('vscode.changes', title, rows);
+      void this.offer(text);
+    });
+    await window.tabGroups.close(tabs(title));
+    return make;
   }
 
-  private async offer(text: string, button: string): Promise<void> {
+  private async row(uri: Uri, edits: readonly TextEdit[], contents: Map<string, string>): Promise<Row> {
+    const shown = Uri.from({ scheme: SCHEME, path: uri.path, query: String(++this.count) });
+    const there = await exists(uri);
+    const document = there ? await workspace.openTextDocument(uri) : undefined;
+    let text = document?.getText() ?? '';
+    for (const { range, newText } of [...edits].sort((one, other) => other.range.start.compareTo(one.range.start))) {
+      const [from, to] = document ? [document.offsetAt(range.start), document.offsetAt(range.end)] : [0, 0];
+      text = text.slice(0, from) + newText + text.slice(to);
+    }
+    contents.set(shown.toString(), text);
+    return [uri, there ? uri : undefined, shown];
+  }
+
+  private async offer(text: string): Promise<void> {
     const shown = this.current;
-    const picked = await window.showInformationMessage(text, button, l10n.t('Discard'));
+    const apply = l10n.t('Apply');
+    const picked = await window.showInformationMessage(l10n.t('Midspan: {0}', text), apply, l10n.t('Discard'));
     if (this.current === shown && picked !== undefined) {
-      this.settle(picked === button);
+      this.settle(picked === apply);
     }
   }
 
@@ -87,7 +122,8 @@ function tabs(title: string): Tab[] {
 
 async function exists(uri: Uri): Promise<boolean> {
   try {
-    return (await workspace.fs.stat(uri)).type !== FileType.Directory;
+    await workspace.fs.stat(uri);
+    return true;
   } catch {
     return false;
   }

@@ -1,7 +1,7 @@
 /** What the rest of the extension asks of the running server. */
 
 import { l10n, ProgressLocation, window } from 'vscode';
-import type { CancellationToken } from 'vscode';
+import type { CancellationToken, Disposable, Progress } from 'vscode';
 import { ExecuteCommandRequest, WorkDoneProgress } from 'vscode-languageclient/node';
 import type { LanguageClient } from 'vscode-languageclient/node';
 
@@ -15,19 +15,17 @@ export async function execute<T>(
   token?: CancellationToken,
   workDoneToken?: string,
 ): Promise<T> {
-  if (!client?.isRunning()) {
-    throw new Error(l10n.t('The language server is not running.'));
-  }
   const params = { command, arguments: args, ...(workDoneToken === undefined ? {} : { workDoneToken }) };
   return token === undefined
-    ? client.sendRequest(ExecuteCommandRequest.type, params)
-    : client.sendRequest(ExecuteCommandRequest.type, params, token);
+    ? running(client).sendRequest(ExecuteCommandRequest.type, params)
+    : running(client).sendRequest(ExecuteCommandRequest.type, params, token);
 }
 
 /**
  * The same, in a notification with what the server says of its progress, and with a button that
- * stops it; undefined when it was stopped. Progress that the server begins by itself VS Code hides
- * in the status bar, with no button.
+ * stops it; undefined when it was stopped. The notification goes when the server says that the work
+ * is done, which may be before it answers. Progress that the server begins by itself VS Code hides in
+ * the status bar, with no button.
  */
 export async function executeSlowly<T>(
   client: LanguageClient | undefined,
@@ -35,30 +33,45 @@ export async function executeSlowly<T>(
   command: string,
   args: unknown[],
 ): Promise<T | undefined> {
-  const location = ProgressLocation.Notification;
-  return window.withProgress({ location, title, cancellable: true }, async (shown, cancel) => {
-    const token = `midspan-vscode-${++watched}`;
-    let percentage = 0;
-    const listener = client?.onProgress(WorkDoneProgress.type, token, (step) => {
-      const message = step.message === undefined ? {} : { message: step.message };
-      if (step.kind === 'end' || step.percentage === undefined) {
-        shown.report(message);
-        return;
-      }
-      shown.report({ ...message, increment: Math.max(0, step.percentage - percentage) });
-      percentage = Math.max(percentage, step.percentage);
+  const serving = running(client);
+  return new Promise((resolve, reject) => {
+    const options = { location: ProgressLocation.Notification, title, cancellable: true };
+    void window.withProgress(options, async (shown, cancel) => {
+      const token = `midspan-vscode-${++watched}`;
+      const progress = watch(serving, token, shown);
+      const answered = execute<T>(serving, command, args, cancel, token);
+      answered.then(resolve, (error: unknown) => (cancel.isCancellationRequested ? resolve(undefined) : reject(error)));
+      await Promise.race([progress.ended, answered]).catch(() => undefined);
+      progress.dispose();
     });
-    try {
-      return await execute<T>(client, command, args, cancel, token);
-    } catch (error) {
-      if (cancel.isCancellationRequested) {
-        return undefined;
-      }
-      throw error;
-    } finally {
-      listener?.dispose();
-    }
   });
+}
+
+interface Watched extends Disposable {
+  ended: Promise<void>;
+}
+
+/** Shows the server's progress under `token`. */
+function watch(client: LanguageClient, token: string, shown: Progress<{ message?: string; increment?: number }>): Watched {
+  let [percentage, end] = [0, (): void => undefined];
+  const ended = new Promise<void>((resolve) => (end = resolve));
+  const listener = client.onProgress(WorkDoneProgress.type, token, (step) => {
+    if (step.kind === 'end') {
+      end();
+      return;
+    }
+    const reached = Math.max(percentage, step.percentage ?? 0);
+    shown.report({ ...(step.message ? { message: step.message } : {}), increment: reached - percentage });
+    percentage = reached;
+  });
+  return { ended, dispose: () => listener.dispose() };
+}
+
+function running(client: LanguageClient | undefined): LanguageClient {
+  if (!client?.isRunning()) {
+    throw new Error(l10n.t('The language server is not running.'));
+  }
+  return client;
 }
 
 /** Whether the server offers a command: what it lacks is not shown. */
