@@ -1,9 +1,10 @@
 """Which models there are, and what can be said of each without loading it.
 
 Rule: names and paths from outside pass `check_name` and `check_path`, and nothing else decides
-what a model is called. Sources, first wins: the configuration, what the user added, the models
-folder, the starter model. A model is a GGUF file, a folder of safetensors, or an endpoint, which
-the configuration alone can name. Must not know workers or HTTP.
+what a model is called. Sources, first wins: the configuration, what the user added, what was
+downloaded, the models folder, the starter model. A model is a GGUF file with all its parts, a
+folder of safetensors, or an endpoint, which the configuration alone can name. Must not know
+workers or HTTP.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from backends import engines, gguf_header, model_folder, paths, quantisation, starter
+from backends import engines, gguf_parts, model_folder, paths, quantisation, starter
 from backends.config import MODEL_NAME, NO_MODEL_NAME, ModelSettings, Settings
+from backends.downloads import record
 from backends.engines import Engine
 from backends.errors import (
     BadRequest,
@@ -55,6 +57,7 @@ class Source(StrEnum):
 
     CONFIG = "config"  # [models.NAME] in config.toml
     ADDED = "added"  # by the user, through the manager
+    DOWNLOADED = "downloaded"  # from a hub, with a record of what it is
     FOLDER = "folder"  # found in the models folder
     STARTER = "starter"  # in the package
 
@@ -155,9 +158,16 @@ class Catalogue:
     def remove(self, name: str) -> None:
         """Forget a model the user added; its file stays. Raises UnknownModel, Conflict."""
         model = self.get(name)
+        if model.source is Source.DOWNLOADED:
+            raise Conflict(f"{name!r} was downloaded: delete it (midspan models delete {name}).")
         if model.source is not Source.ADDED:
             raise Conflict(f"{name!r} was not added: it comes from the {model.source}.")
         self._remembered.remove_model(name)
+
+    @property
+    def downloads_folder(self) -> Path:
+        """Where downloaded models are, each in a folder of its own."""
+        return Path(self._settings.downloads.folder or paths.models_dir())
 
     def _all(self) -> Iterator[Model]:
         for name, settings in self._settings.models.items():
@@ -165,12 +175,22 @@ class Catalogue:
             yield Model(name, path, Source.CONFIG, settings)
         for name, added in self._remembered.models.items():
             yield Model(name, Path(added), Source.ADDED, ModelSettings())
-        folder = paths.models_dir()
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.suffix == ".gguf" or (path / model_folder.CONFIG).is_file():
-                    yield Model(_name_of(path), path, Source.FOLDER, ModelSettings())
+        for folder, kept in record.found(self.downloads_folder):
+            path = record.model_path(folder, kept)
+            yield Model(_name_of(folder), path, Source.DOWNLOADED, ModelSettings())
+        for path in _in_folder(paths.models_dir()):
+            yield Model(_name_of(path), path, Source.FOLDER, ModelSettings())
         yield Model(STARTER, starter.path(), Source.STARTER, ModelSettings())
+
+
+def _in_folder(folder: Path) -> Iterator[Path]:
+    """Yield the models that somebody put into the models folder."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (path / record.NAME).is_file():
+            continue
+        whole = path.suffix == ".gguf" and not gguf_parts.is_later_part(path)
+        if whole or (path / model_folder.CONFIG).is_file():
+            yield path
 
 
 def check_name(name: str) -> str:
@@ -392,7 +412,7 @@ def sample(path: Path) -> str:
 def _files(path: Path) -> list[Path]:
     """Return the files that a model is made of."""
     if not path.is_dir():
-        return [path]
+        return gguf_parts.files(path)
     return sorted(file for pattern in FOLDER_FILES for file in path.glob(pattern))
 
 
@@ -403,6 +423,6 @@ def _read_header(path: Path, version: tuple[int, int]) -> Header:
     """Read a header once for each version of its files: large vocabularies take 70 ms."""
     known = _headers.get(path)
     if known is None or known[0] != version:
-        read = model_folder.read if path.is_dir() else gguf_header.read
+        read = model_folder.read if path.is_dir() else gguf_parts.read
         known = _headers[path] = (version, read(path))
     return known[1]

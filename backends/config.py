@@ -29,6 +29,7 @@ __all__ = [
     "SHAPE",
     "ChatSettings",
     "CompletionSettings",
+    "DownloadSettings",
     "ManagerSettings",
     "ModelSettings",
     "Problem",
@@ -221,12 +222,65 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadSettings:
+    """`[downloads]`. Nothing is contacted before a download is asked for."""
+
+    endpoint: str = _setting(
+        "https://huggingface.co",
+        "Hub that models come from; also HF_ENDPOINT. Its key goes to it and nowhere else.",
+        pattern=r"https?://\S+",
+        words="an https:// URL",
+        secret=True,
+    )
+    mirrors: tuple[str, ...] = _setting(
+        (), "Hubs to ask when that one fails, in this order; they never get the key."
+    )
+    folder: str = _setting("", "Folder for models; empty for the models folder.", path="folder")
+    api_key_env: str = _setting(
+        "",
+        "Environment variable that holds the hub's key; empty for HF_TOKEN.",
+        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
+        words="the name of an environment variable, not the key itself",
+        secret=True,
+    )
+    api_key_file: str = _setting(
+        "", "File that holds it, readable by its owner alone.", path="file"
+    )
+    api_key_keyring: str = _setting(
+        "",
+        "SERVICE/USER of it in the system's keyring.",
+        pattern=r"[^/]+/.+",
+        words="SERVICE/USER, not the key itself",
+        secret=True,
+    )
+    proxy: str = _setting(
+        "",
+        "Proxy for downloads; empty for none.",
+        pattern=r"http://\S+",
+        words="an http:// URL",
+        secret=True,
+    )
+    ca_file: str = _setting("", "PEM file of the authorities to trust for downloads.", path="file")
+    timeout_s: float = _setting(
+        30.0,
+        "Seconds without a byte before a connection is given up.",
+        unit="s",
+        low=0.05,
+        high=600,
+    )
+    retries: int = _setting(
+        4, "How often a place is asked again before it is given up.", low=0, high=100
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of the manager's settings."""
 
     manager: ManagerSettings = field(default_factory=ManagerSettings)
     completion: CompletionSettings = field(default_factory=CompletionSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)
+    downloads: DownloadSettings = field(default_factory=DownloadSettings)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
 
 
@@ -235,6 +289,7 @@ SHAPE = Shape(
         "manager": ManagerSettings,
         "completion": CompletionSettings,
         "chat": ChatSettings,
+        "downloads": DownloadSettings,
     },
     named={"models": ModelSettings},
     foreign=FOREIGN_TABLES,
@@ -265,6 +320,7 @@ def load(
         manager=found.table("manager"),
         completion=found.table("completion"),
         chat=found.table("chat"),
+        downloads=found.table("downloads"),
         models={name: found.table("models", name) for name in _usable(found)},
     )
     return settings, list(found.problems)
@@ -312,7 +368,7 @@ def _resolve(
     }
     legacy, in_legacy = config_legacy.from_environment(environment, selected, chosen.keys())
     found = config_layers.resolve(
-        [*in_file, *legacy, *ours, *passed],
+        [*in_file, *legacy, *config_environment.borrowed(environment), *ours, *passed],
         SHAPE,
         [*document.problems, *in_values, *in_legacy, *in_ours, *problems],
     )

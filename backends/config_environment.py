@@ -5,7 +5,8 @@
 
 Rule: the names are made from the settings' own, so there is no table to keep. An empty variable
 counts as not set. A variable of our tables that is no setting is a problem; other `MIDSPAN_*` are
-left alone, since they are not settings (`MIDSPAN_CONFIG`, folders, log levels). Pure.
+left alone, since they are not settings (`MIDSPAN_CONFIG`, folders, log levels). A few names of
+other tools mean settings of ours. Pure.
 """
 
 from __future__ import annotations
@@ -26,6 +27,18 @@ from backends.config_schema import (
 
 PREFIX = "MIDSPAN_"
 NO_SETTINGS = frozenset({"MIDSPAN_MODELS_DIR", "MIDSPAN_VECTORS_DIR"})  # folders (backends.paths)
+
+# Names that other tools have for settings of ours.
+BORROWED: Mapping[str, Key] = {"HF_ENDPOINT": ("downloads", "endpoint")}
+
+
+def borrowed(environment: Mapping[str, str]) -> list[Given]:
+    """Return the settings that variables of other tools hold; they lie below our own."""
+    return [
+        Given(key, environment[name], Origin(Layer.ENVIRONMENT, name), text=True)
+        for name, key in BORROWED.items()
+        if environment.get(name)
+    ]
 
 
 def variable(key: Key) -> str:

@@ -115,8 +115,8 @@ def setting(
 
     `choices`, `low` and `high` (both included) and `pattern` (of the whole value; `words` say
     what it asks for) limit it; an empty string that is the default always fits. A `path` is a
-    "file", or a "program", which may be a name on the PATH; it may begin with ~ and be relative to
-    the file it stands in. A `secret` value is never repeated in a message.
+    "file", a "folder", or a "program", which may be a name on the PATH; it may begin with ~ and be
+    relative to the file it stands in. A `secret` value is never repeated in a message.
     """
     described = {
         "doc": doc,

@@ -13,7 +13,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends import catalogue, factory, lifecycle, memory
 from backends.backend import Backend, Capabilities
@@ -38,6 +38,9 @@ from backends.handover import Fingerprint, Handovers, Kept, computed
 from backends.lifecycle import Models, ModelState, Purpose, Slot
 from backends.remembered import Remembered, Selection
 from backends.snapshot_files import SnapshotFiles
+
+if TYPE_CHECKING:
+    from backends.downloads.downloader import Downloader
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,18 @@ class Manager:
     def in_flight(self) -> int:
         """Requests under way, on all models."""
         return sum(backend.in_flight for backend in self._backends.values())
+
+    @functools.cached_property
+    def downloads(self) -> Downloader:
+        """The downloads of models; nothing of them is imported before one is asked for."""
+        from backends.downloads.downloader import Downloader
+
+        return Downloader(self._settings.downloads, self.catalogue)
+
+    @property
+    def downloading(self) -> bool:
+        """Whether a model is being downloaded, for which the manager must stay."""
+        return "downloads" in self.__dict__ and self.downloads.active
 
     def serving(self) -> str:
         """Return the name of the model that requests go to, loaded or not."""
@@ -203,13 +218,20 @@ class Manager:
 
     def remove(self, name: str) -> None:
         """Forget an added model. Raises UnknownModel, Conflict."""
-        if name in self._models.standby:
-            self.catalogue.remove(name)
-            self._apply(lifecycle.Stopped(name, time.monotonic()))
-            return
-        if self._models.slot(name).state not in (ModelState.STOPPED, ModelState.FAILED):
-            raise Conflict(f"{name} is in use; select another model first.")
+        self.check_unused(name)
         self.catalogue.remove(name)
+        self.unload(name)
+
+    def check_unused(self, name: str) -> None:
+        """Raise Conflict where requests go to `name`, or it is just being loaded or unloaded."""
+        idle = self._models.slot(name).state in (ModelState.STOPPED, ModelState.FAILED)
+        if not idle and name not in self._models.standby:
+            raise Conflict(f"{name} is in use; select another model first.")
+
+    def unload(self, name: str) -> None:
+        """Give back the memory of a model that is on standby."""
+        if name in self._models.standby:
+            self._apply(lifecycle.Stopped(name, time.monotonic()))
 
     async def drain(self) -> None:
         """Refuse new requests and let those under way finish, for a limited time."""
@@ -226,6 +248,8 @@ class Manager:
         """End all workers; what they have cached is saved first, unless there is a hurry."""
         self._stopping = True
         self._wake()
+        if self.downloading:
+            await self.downloads.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -124,7 +124,8 @@ async def _serve(settings: Settings, directory: Path) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, True)
-    watcher = asyncio.create_task(_stop_when_idle(server, activity, settings.manager.idle_minutes))
+    minutes = settings.manager.idle_minutes
+    watcher = asyncio.create_task(_stop_when_idle(server, manager, activity, minutes))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -140,13 +141,18 @@ async def _end(server: Server, manager: Manager, drain: bool) -> None:
     server.should_exit = True
 
 
-async def _stop_when_idle(server: Server, activity: Activity, minutes: float) -> None:
-    """End the manager when nobody has asked anything, or stayed connected, for `minutes`."""
+async def _stop_when_idle(
+    server: Server, manager: Manager, activity: Activity, minutes: float
+) -> None:
+    """End the manager when nobody has asked anything, or stayed connected, for `minutes`.
+
+    A download that goes on is somebody's wish too.
+    """
     limit = minutes * 60
     last_client = time.monotonic()
     while True:
         await asyncio.sleep(min(IDLE_CHECK, limit / 4))
-        if server.server_state.connections:
+        if server.server_state.connections or manager.downloading:
             last_client = time.monotonic()
         if min(activity.idle_seconds, time.monotonic() - last_client) >= limit:
             logger.info("stopping: no client for %g minutes", minutes)

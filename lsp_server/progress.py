@@ -9,6 +9,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lsprotocol import types
@@ -34,33 +35,25 @@ async def progress(
     """Show `title` while the block runs; the client's cancel cancels the block's task.
 
     `token` is the request's own, where it had one; else the client is asked to show one of ours.
-    Yields what the block tells the client with. How much is done is shown where `measured` says
-    so at the start: clients choose their bar by it.
+    Yields what reports progress; `measured`: it will say how much is done.
     """
     if token is None:
         token = await _created(ls)
     if token is None:
-        yield _nobody
+        yield lambda message, share: None
         return
     task = asyncio.current_task()
     shown = ls.work_done_progress
     shown.begin(
         token,
         types.WorkDoneProgressBegin(
-            title=title, cancellable=True, message="midspan", percentage=0 if measured else None
+            title=title,
+            cancellable=True,
+            message="midspan",
+            # Without a first percentage clients ignore those that come later.
+            percentage=0 if measured else None,
         ),
     )
-    furthest = 0
-
-    def report(message: str, done: float | None) -> None:
-        nonlocal furthest
-        if measured and done is not None:  # a bar never goes back
-            furthest = max(furthest, min(100, int(done * 100)))
-        percentage = furthest if measured else None
-        value = types.WorkDoneProgressReport(
-            message=message, percentage=percentage, cancellable=True
-        )
-        shown.report(token, value)
 
     def cancelled(future: Future[None]) -> None:
         if future.cancelled() and task is not None:
@@ -68,14 +61,18 @@ async def progress(
 
     shown.tokens[token].add_done_callback(cancelled)
     try:
-        yield report
+        yield partial(_report, ls, token)
     finally:
         shown.tokens.pop(token, None)
         shown.end(token, types.WorkDoneProgressEnd())
 
 
-def _nobody(message: str, done: float | None) -> None:
-    """What the client is told where it shows no progress."""
+def _report(
+    ls: MidspanServer, token: types.ProgressToken, message: str, share: float | None
+) -> None:
+    percentage = None if share is None else int(100 * min(max(share, 0.0), 1.0))
+    value = types.WorkDoneProgressReport(message=message, percentage=percentage)
+    ls.work_done_progress.report(token, value)
 
 
 async def _created(ls: MidspanServer) -> types.ProgressToken | None:

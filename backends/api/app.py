@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backends.api import anthropic, management, openai
+from backends.api import anthropic, downloads, management, openai
 from backends.api.answers import on_error
 from backends.api.guard import Address, Guard
 from backends.api.infill import infill
@@ -37,6 +37,13 @@ ROUTES = (
     Route("/api/models/select", management.select, methods=["POST"]),
     Route("/api/models/add", management.add, methods=["POST"]),
     Route("/api/models/remove", management.remove, methods=["POST"]),
+    Route("/api/models/catalogue", downloads.catalogue),
+    Route("/api/models/recommend", downloads.recommend),
+    Route("/api/models/download", downloads.download, methods=["POST"]),
+    Route("/api/models/download/cancel", downloads.cancel, methods=["POST"]),
+    Route("/api/models/downloads", downloads.downloads),
+    Route("/api/models/verify", downloads.verify, methods=["POST"]),
+    Route("/api/models/delete", downloads.delete, methods=["POST"]),
     Route("/api/manager/stop", management.stop, methods=["POST"]),
     Route("/api/manager/restart-worker", management.restart_worker, methods=["POST"]),
 )

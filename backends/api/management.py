@@ -45,7 +45,7 @@ async def available(request: Request) -> Response:
     """`GET /api/models/available`: every model, with what is known of it unloaded."""
     manager = _manager(request)
     models = manager.catalogue.models().values()
-    rows = await asyncio.to_thread(lambda: [_row(manager, model) for model in models])
+    rows = await asyncio.to_thread(lambda: [row_of(manager, model) for model in models])
     return json_response({"models": rows, "current": manager.serving()})
 
 
@@ -93,7 +93,7 @@ async def add(request: Request) -> Response:
         raise BadRequest("'name' must be a string.")
     path = text_field(body, "path")
     model = await asyncio.to_thread(manager.catalogue.add, path, name)
-    return json_response(_row(manager, model))
+    return json_response(row_of(manager, model))
 
 
 async def remove(request: Request) -> Response:
@@ -123,7 +123,8 @@ def _manager(request: Request) -> Manager:
     return manager
 
 
-def _row(manager: Manager, model: Model) -> Mapping[str, Any]:
+def row_of(manager: Manager, model: Model) -> Mapping[str, Any]:
+    """Return a model as `GET /api/models/available` has it."""
     row: dict[str, Any] = {
         "name": model.name,
         "path": "" if model.is_remote else str(model.path),

@@ -25,7 +25,7 @@ import llama_cpp.llama_cpp as llama
 import msgspec
 import numpy as np
 
-from backends import auto_config, cache_spec, engine_settings, gguf_header, hardware, memory
+from backends import auto_config, cache_spec, engine_settings, gguf_parts, hardware, memory
 from backends.auto_config import Shape
 from backends.cache_spec import ModelCacheSpec
 from backends.config import ModelSettings
@@ -106,7 +106,7 @@ def _load_weights(request: Load, machine: Hardware, *, offload: bool) -> Any:
     settings = request.settings
     path = Path(request.path)
     if offload:  # which layers go to the GPU is decided before any is loaded
-        header = gguf_header.read(path)
+        header = gguf_parts.read(path)
         shape = Shape(header.file_bytes, header.context_length, cache_spec.from_gguf(header))
         settings = _configured(machine, shape, request, offload=True)
     params = model_params(settings, safe_mode=request.safe_mode, offload=offload)
@@ -149,7 +149,7 @@ def _cache_spec(model: Any, path: Path) -> ModelCacheSpec:
     architecture = metadata.get("general.architecture", "")
     plain = f"{architecture}.attention.head_count_kv" in metadata
     if not plain or f"{architecture}.attention.sliding_window" in metadata:
-        return cache_spec.from_gguf(gguf_header.read(path))
+        return cache_spec.from_gguf(gguf_parts.read(path))
     return cache_spec.from_metadata(metadata)
 
 

@@ -12,8 +12,8 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from backends.config import ModelSettings
 from backends.errors import BadRequest, EngineMissing
 
 MAX_KEY = 8192  # characters
@@ -35,7 +35,26 @@ class Key:
         return text.replace(self.value, "***") if self.value else text
 
 
-def find(settings: ModelSettings, default_env: str, environment: Mapping[str, str]) -> Key:
+class Sources(Protocol):
+    """Settings that say where a key is: a model's, or those of downloads."""
+
+    @property
+    def api_key_env(self) -> str:
+        """Environment variable that holds it."""
+        ...
+
+    @property
+    def api_key_file(self) -> str:
+        """File that holds it."""
+        ...
+
+    @property
+    def api_key_keyring(self) -> str:
+        """SERVICE/USER in the system's keyring."""
+        ...
+
+
+def find(settings: Sources, default_env: str, environment: Mapping[str, str]) -> Key:
     """Return the key that the settings name, else the one in `default_env` if that is set.
 
     May ask the keyring, which blocks. Raises BadRequest or EngineMissing.
