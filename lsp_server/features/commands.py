@@ -15,6 +15,7 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from backends.errors import MidspanError
 from lsp_server import status
+from lsp_server.features.downloads import download_model, downloadable
 from lsp_server.features.edit import edit
 from lsp_server.progress import progress
 from lsp_server.protocol import REQUEST_FAILED
@@ -122,6 +123,8 @@ COMMANDS: dict[str, Handler] = {
     "midspan.selectModel": select_model,
     "midspan.listModels": list_models,
     "midspan.addModel": add_model,
+    "midspan.downloadable": downloadable,
+    "midspan.downloadModel": download_model,
     "midspan.edit": edit,
     "midspan.status": show_status,
     "midspan.restart": restart,
