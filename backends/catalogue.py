@@ -15,6 +15,7 @@ import importlib.util
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -46,6 +47,7 @@ STARTER = "starter"
 SAMPLES = 16
 SAMPLE_BYTES = 4096
 FOLDER_FILES = ("config.json", "tokenizer.json", "*.safetensors")
+FOUND_HOLDS = 20.0  # seconds: what was installed meanwhile is seen soon
 NO_CHAT_TEMPLATE = "It has no chat template."
 
 
@@ -366,9 +368,19 @@ def _processor() -> str:
     return found[1].strip() if found else platform.machine()
 
 
+_found: dict[str, tuple[float, bool]] = {}  # by runtime: when it was looked for
+
+
 def is_installed(engine: Engine) -> bool:
-    """Return whether the engine's runtime can be imported, without importing it."""
-    return importlib.util.find_spec(engine.runtime) is not None
+    """Return whether the engine's runtime can be imported, without importing it.
+
+    Looked for again after `FOUND_HOLDS` seconds: a status asks this of every model.
+    """
+    now = time.monotonic()
+    known = _found.get(engine.runtime)
+    if known is None or now - known[0] >= FOUND_HOLDS:
+        known = _found[engine.runtime] = now, importlib.util.find_spec(engine.runtime) is not None
+    return known[1]
 
 
 def _name_of(path: Path) -> str:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import importlib.util
+import time
 from pathlib import Path
 
 import pytest
 
-from backends import catalogue
+from backends import catalogue, engines
 from backends.catalogue import Catalogue, Model, Source
 from backends.config import ModelSettings, Settings
 from backends.errors import (
@@ -194,3 +196,27 @@ def test_endpoint_is_shown_without_what_may_be_secret(private_dirs: Path) -> Non
 def test_add_refuses_an_endpoint_and_says_where_to_name_one(models: Catalogue) -> None:
     with pytest.raises(ModelFileError, match="configuration file"):
         models.add("http://127.0.0.1:8000/v1", None)
+
+
+def test_a_runtime_is_looked_for_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, there = 100.0, False
+    looked: list[str] = []
+
+    def find(name: str) -> object:
+        looked.append(name)
+        return object() if there else None
+
+    monkeypatch.setattr(catalogue, "_found", {})
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    engine = engines.ENGINES["mlx"]
+    assert not catalogue.is_installed(engine)
+    there = True  # somebody installs it
+    assert not catalogue.is_installed(engine)
+    assert looked == ["mlx_lm"], "each status would look otherwise"
+    clock += 60
+    assert catalogue.is_installed(engine)
+    there = False
+    assert catalogue.is_installed(engine)
+    clock += 60
+    assert not catalogue.is_installed(engine)

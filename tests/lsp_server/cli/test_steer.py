@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backends import starter
+from backends import catalogue, starter
 from backends.steering.library import Library
 from benchmarks import same_weights
 from lsp_server.cli.app import run_command
@@ -79,6 +79,7 @@ def test_without_torch_it_says_what_to_install(
 ) -> None:
     model = str(same_weights.write(tmp_path / "same").transformers)
     find = importlib.util.find_spec
+    monkeypatch.setattr(catalogue, "_found", {})
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
