@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from backends.backend import ChatRequest, Chunk, FinishReason, ToolCall
 from backends.decoding.reasoning import Parted, ReasoningSplitter
-from backends.errors import EngineMissing, MidspanError, RemoteProtocolError, RemoteTimeout
+from backends.errors import (
+    BadRequest,
+    EngineMissing,
+    MidspanError,
+    RemoteProtocolError,
+    RemoteTimeout,
+)
 from backends.remote import conversation, forced, wire
 from backends.remote.answer import AnswerText
 from backends.remote.clock import Clock
 from backends.remote.flights import Flight
+from backends.remote.overflow import ContextExceeded
 from backends.remote.probe import Probed
 from backends.remote.retries import Policy, repeated
 from backends.remote.transport import STREAM_TYPES, Connection
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
 REASONING_TAGS = ("<think>", "</think>")
+MIN_ANSWER = 16  # tokens; less is no answer worth having
 # Engines that part the reasoning themselves call it one of these.
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 # Models whose template opens the reasoning itself, so that the answer only closes it.
@@ -63,9 +71,7 @@ class Chatting:
         answer = _Answer(self._probed, request)
         try:
             async with asyncio.timeout(options.first_token) as patience:
-                stream = await repeated(
-                    lambda: self._open(client, body, {**extra, **fields}, dict(headers)), policy
-                )
+                stream = await self._begun(client, body, {**extra, **fields}, dict(headers), policy)
                 async with stream:
                     async for chunk in self._chunks(stream):
                         patience.reschedule(None)
@@ -79,6 +85,8 @@ class Chatting:
                             f"{self._connection.endpoint.root} ended its answer before the end."
                         )
                     yield answer.last(flight)
+        except ContextExceeded as exc:
+            raise _too_long(exc) from exc
         except TimeoutError as exc:
             raise RemoteTimeout(
                 f"{self._connection.endpoint.root} sent no token within "
@@ -106,6 +114,24 @@ class Chatting:
                 timeout=self._connection.client.timeout,
             )
         return self._client
+
+    async def _begun(
+        self,
+        client: AsyncOpenAI,
+        body: dict[str, Any],
+        extra: dict[str, Any],
+        headers: dict[str, str],
+        policy: Policy,
+    ) -> AsyncStream[ChatCompletionChunk]:
+        """Return the stream, with a shorter answer where a longer one would not fit."""
+        try:
+            return await repeated(lambda: self._open(client, body, extra, headers), policy)
+        except ContextExceeded as exc:
+            room = exc.length - exc.prompt
+            if not exc.prompt or room < MIN_ANSWER:
+                raise
+        shorter = {**body, self._probed.profile.chat_limit_field: room}
+        return await repeated(lambda: self._open(client, shorter, extra, headers), policy)
 
     async def _open(
         self,
@@ -244,6 +270,13 @@ class _Answer:
         if self._request.schema is not None and self.finish is FinishReason.STOP:
             conversation.check_text(text, self._request.schema)
         return ()
+
+
+def _too_long(error: ContextExceeded) -> BadRequest:
+    return BadRequest(
+        f"{error} Begin a new conversation, show less of it, or start the server with a longer "
+        "context."
+    )
 
 
 def _thought(delta: ChoiceDelta) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -15,17 +16,20 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from backends.backend import Chunk, FinishReason, InfillRequest, Usage
-from backends.errors import RemoteError, RemoteProtocolError, RemoteTimeout
+from backends.errors import BadRequest, RemoteError, RemoteProtocolError, RemoteTimeout
 from backends.remote import wire
 from backends.remote.answer import AnswerText, Disagreement
 from backends.remote.clock import Clock
 from backends.remote.flights import Flight
 from backends.remote.lines import Events
+from backends.remote.overflow import ContextExceeded
 from backends.remote.probe import Probed
 from backends.remote.profiles import Healing, Shape, Way
 from backends.remote.prompting import Outgoing, Prompter
 from backends.remote.retries import Policy, repeated
 from backends.remote.transport import Connection
+
+logger = logging.getLogger(__name__)
 
 USAGE_WAIT = 1.0  # seconds after an answer's end
 
@@ -67,19 +71,23 @@ class Completing:
         options = self._connection.options
         try:
             async with asyncio.timeout(options.first_token) as patience:
-                outgoing = await repeated(
-                    lambda: self._prompter.prompt(request, window), self._policy
-                )
-                if request.max_tokens == 0:  # nothing is read of the answer
-                    outgoing = replace(outgoing, pending="", dropped=0)
+                outgoing = await self._prompt(request, window)
+                began = again = False
                 while True:
                     answer = self._answer(flight, request, outgoing, fields, headers)
                     try:
                         async with aclosing(answer):
                             async for chunk in answer:
                                 patience.reschedule(None)  # from here on, `silence` is the limit
+                                began = True
                                 yield chunk
                         return
+                    except ContextExceeded as exc:
+                        self._prompter.learn(exc.length, outgoing)
+                        if began or again:
+                            raise _too_long(exc) from exc
+                        logger.info("a prompt was too long: %s", exc)
+                        outgoing, again = await self._prompt(request, window), True
                     except Disagreement:
                         if (
                             self._probed.profile.healing is not Healing.AGREE
@@ -94,6 +102,12 @@ class Completing:
             ) from exc
         # The model would have typed something else: there is nothing to suggest.
         yield Chunk("", finish_reason=FinishReason.STOP, usage=flight.usage)
+
+    async def _prompt(self, request: InfillRequest, window: int) -> Outgoing:
+        outgoing = await repeated(lambda: self._prompter.prompt(request, window), self._policy)
+        if request.max_tokens == 0:  # nothing is read of the answer
+            outgoing = replace(outgoing, pending="", dropped=0)
+        return outgoing
 
     async def _answer(
         self,
@@ -155,9 +169,11 @@ class Completing:
         fields: Mapping[str, str],
         headers: Mapping[str, str],
     ) -> AsyncGenerator[wire.Event, None]:
-        profile = self._probed.profile
-        body = wire.body(profile, self._probed.model, outgoing, request, stops) | dict(fields)
-        data = msgspec.json.encode(body)
+        profile, model = self._probed.profile, self._probed.model
+        fitting = replace(request, max_tokens=self._prompter.room(outgoing, request.max_tokens))
+        context = self._probed.context_wanted
+        body = wire.body(profile, model, outgoing, fitting, stops, context)
+        data = msgspec.json.encode(body | dict(fields))
         response = await repeated(
             lambda: self._connection.open(profile.path, data, headers), self._policy
         )
@@ -168,6 +184,13 @@ class Completing:
                     if event.get("error"):
                         raise self._connection.complaint(event)
                     yield wire.read(profile.shape, event)
+
+
+def _too_long(error: ContextExceeded) -> BadRequest:
+    return BadRequest(
+        f"{error} Set the model's context_length to what its server was started with, or start "
+        "the server with a longer context."
+    )
 
 
 def _counted(usage: Usage, event: wire.Event) -> Usage:

@@ -6,6 +6,7 @@ Rule: asks at most a handful of small questions, once. What an engine does not s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,17 @@ from fim.catalogue import Template
 from fim.templates import NoFim
 
 SHOWN_NAMES = 8
+OLLAMA_CONTEXT = 4096  # what it serves a model with where nobody says, on the smallest machine
+_NUM_CTX = re.compile(r"^num_ctx\s+([0-9]{1,9})\s*$", re.MULTILINE)
 NO_CHAT_TEMPLATE = "The model has no chat template."
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What is known of an endpoint. `template` is None where the engine applies its own."""
+    """What is known of an endpoint. `template` is None where the engine applies its own.
+
+    `context_wanted` is the context's length that the user set, in tokens, 0 for none.
+    """
 
     profile: Profile
     model: str
@@ -36,6 +42,7 @@ class Probed:
     description: str
     template: Template | None = None
     tokenizer: Tokenizer | None = None
+    context_wanted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,7 @@ async def probe(connection: Connection, name: str, settings: ModelSettings) -> P
         _described(connection, profile, model),
         found,
         tokenizer,
+        settings.context_length,
     )
 
 
@@ -151,12 +159,35 @@ async def _llama(connection: Connection, row: dict[str, Any]) -> _Model:
 
 async def _ollama(connection: Connection, row: dict[str, Any]) -> _Model:
     answer, _ = await connection.json("POST", "/api/show", {"model": row["id"]})
-    info = answer.get("model_info") if isinstance(answer, dict) else None
-    lengths = [v for k, v in (info or {}).items() if k.endswith(".context_length")]
-    capable = answer.get("capabilities") if isinstance(answer, dict) else None
+    shown = answer if isinstance(answer, dict) else {}
+    info = shown.get("model_info") or {}
+    lengths = [v for k, v in info.items() if k.endswith(".context_length") and isinstance(v, int)]
+    capable = shown.get("capabilities")
     lacks = isinstance(capable, list) and "insert" not in capable
     reason = f"Ollama's template of {row['id']} has no suffix, so it can't fill in the middle."
-    return _Model(row["id"], int(lengths[0]) if lengths else 0, fim=reason if lacks else "")
+    # What does not fit it takes off the prompt's beginning without a word, where the model's
+    # control tokens are: so what it serves with counts, not what the model could do.
+    asked = _NUM_CTX.search(str(shown.get("parameters", "")))
+    serves = int(asked[1]) if asked else await _ollama_loaded(connection, row["id"])
+    return _Model(
+        row["id"],
+        min([serves or OLLAMA_CONTEXT, *lengths[:1]]),
+        fim=reason if lacks else "",
+    )
+
+
+async def _ollama_loaded(connection: Connection, name: str) -> int:
+    """Return the context that a model was loaded with, 0 where it is not loaded."""
+    try:
+        answer, _ = await connection.json("GET", "/api/ps")
+    except (RemoteRefused, RemoteFailed):
+        return 0
+    rows = answer.get("models") if isinstance(answer, dict) else None
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and name in (row.get("name"), row.get("model")):
+            length = row.get("context_length")
+            return length if isinstance(length, int) else 0
+    return 0
 
 
 _ASK = {Shape.LLAMA: _llama, Shape.OLLAMA: _ollama}

@@ -81,6 +81,7 @@ class Profile:
     limit_field: str = "max_tokens"
     chat_limit_field: str = "max_tokens"
     options_field: str = ""  # sampling, limit and stops go into an object of that name
+    context_field: str = ""  # takes the context's length that the user set
     sampling: Mapping[str, str] = field(default_factory=lambda: OPENAI_SAMPLING)
     fixed: Mapping[str, Any] = field(default_factory=dict)  # sent with every completion
     max_stops: int = 4  # that go out; midspan finds the others itself
@@ -185,6 +186,7 @@ _ROWS = (
         empty_suffix="\n",  # without one it would chat
         limit_field="num_predict",
         options_field="options",
+        context_field="num_ctx",
         sampling=FULL_SAMPLING,
         forcing=Forcing.SCHEMA,
         max_stops=16,

@@ -26,6 +26,7 @@ from fim.window import TYPED_SHARE, Anchor, Budget, Placement, place
 MAX_DOCUMENTS = 64
 ANCHORS_PER_DOCUMENT = 3
 DENSITY = 3.0  # characters per token, where nobody counts them
+SAFE = 0.6  # of the context is used then: text may be denser than thought
 REACH = 65536  # characters on each side of the cursor, of which windows show a part
 MAX_WORD = 24  # characters left off the end of a text for the model to write again
 
@@ -55,6 +56,7 @@ class Outgoing:
     dropped: int = 0
     truncated: bool = False
     whole: str = ""
+    window: int = 0  # tokens of the document that it was cut to
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,19 @@ class Prompter:
         self._context_length = context_length
         self._healing = healing
         self._tokenizer = tokenizer
+        self._most = 0  # tokens of the document, 0 while no limit is known
         self._known: OrderedDict[str, list[_Known]] = OrderedDict()
+
+    def learn(self, length: int, outgoing: Outgoing) -> None:
+        """Note that `outgoing` was too long for the context: less is shown from now on.
+
+        `length` is the context's in tokens, 0 where the engine does not say.
+        """
+        self._known.clear()
+        if length and (not self._context_length or length < self._context_length):
+            self._context_length = length
+        else:
+            self._most = max(1, outgoing.window // 2)
 
     async def prompt(self, request: InfillRequest, window: int) -> Outgoing:
         """Return what to send for `request`, showing about `window` tokens of the document.
@@ -93,7 +107,7 @@ class Prompter:
         Raises BadRequest where not even a small part fits the context.
         """
         shown = request if self._tokenizer else _presentable(request)
-        window = self._fitting(window, request.max_tokens)
+        window = self._fitting(min(window, self._most or window), request.max_tokens)
         if self._template is None:
             return self._sides(request, shown, window)
         known = self._of(shown)
@@ -103,7 +117,7 @@ class Prompter:
         while True:
             outgoing = await self._anchored(request, shown, window, known)
             if self._fits(outgoing):
-                return outgoing
+                return replace(outgoing, window=window)
             if window <= 1:
                 raise BadRequest("the context chunks leave no room for the document itself")
             known, window = [], window // 2
@@ -114,12 +128,21 @@ class Prompter:
         if not length:
             return window
         room = length - min(max_tokens, length // 4) - MAX_DROPPED
-        safe = 1.0 if self._tokenizer else 0.6  # nobody counted: it may be denser than thought
+        safe = 1.0 if self._tokenizer else SAFE
         return max(1, min(window, int(room * safe / (1 + TYPED_SHARE))))
 
     def _fits(self, outgoing: Outgoing) -> bool:
         length = self._context_length
-        return not length or isinstance(outgoing.prompt, str) or len(outgoing.prompt) < length
+        return not length or _tokens_in(outgoing) < length
+
+    def room(self, outgoing: Outgoing, max_tokens: int) -> int:
+        """Return how many of `max_tokens` an answer may have: some engines refuse to be asked for
+        more than fit behind the prompt.
+        """
+        length = self._context_length
+        if not length or isinstance(outgoing.prompt, list):
+            return max_tokens
+        return min(max_tokens, max(length // 4, length - int(_tokens_in(outgoing) / SAFE)))
 
     def _of(self, request: InfillRequest) -> list[_Known]:
         return [k for k in self._known.get(request.document or "", []) if k.extra == request.extra]
@@ -131,7 +154,7 @@ class Prompter:
         self._remember(shown, _Known(placement.anchor, shown.extra, window))
         text = placement.anchor.before + placement.typed
         truncated = _truncated(request, placement)
-        return Outgoing(text, placement.anchor.suffix, truncated=truncated)
+        return Outgoing(text, placement.anchor.suffix, truncated=truncated, window=window)
 
     async def _anchored(
         self, request: InfillRequest, shown: InfillRequest, window: int, known: Sequence[_Known]
@@ -220,6 +243,13 @@ class Prompter:
         for part in apart(text, spellings(text)):
             found.extend(await self._tokenizer.pieces(part))
         return found
+
+
+def _tokens_in(outgoing: Outgoing) -> float:
+    """Return the prompt's length in tokens, about that where nobody counts them."""
+    if isinstance(outgoing.prompt, list):
+        return len(outgoing.prompt)
+    return (len(outgoing.prompt) + len(outgoing.suffix or "")) / DENSITY
 
 
 def _letter(code: int) -> bytes:

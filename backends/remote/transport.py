@@ -28,8 +28,10 @@ from backends.errors import (
     RemoteUnauthorized,
     RemoteUnreachable,
 )
+from backends.remote import overflow
 from backends.remote.endpoint import Endpoint
 from backends.remote.keys import Key
+from backends.remote.overflow import ContextExceeded
 from backends.remote.retry_after import seconds
 
 try:
@@ -252,10 +254,14 @@ class Connection:
             return RemoteRateLimited(f"{root} has had too many requests (429).{when}{said}", wait)
         if status >= 500:
             return RemoteFailed(f"{root} failed ({status}).{said}")
+        if status in overflow.STATUSES and (found := self._overflow(_decoded(headers, body))):
+            return found
         return RemoteRefused(f"{root} refuses the request ({status}).{said}")
 
-    def complaint(self, error: object) -> RemoteFailed:
+    def complaint(self, error: object) -> RemoteError:
         """Return the error for one that the endpoint sent in place of an answer."""
+        if found := self._overflow(error):
+            return found
         return RemoteFailed(f"{self.endpoint.root} failed.{self._shown(_message(error))}")
 
     def no_answer(self, headers: Mapping[str, str]) -> RemoteProtocolError:
@@ -267,12 +273,19 @@ class Connection:
 
     def _said(self, headers: Mapping[str, str], body: bytes) -> str:
         """Return the reason in an error's body; a page for browsers has none worth showing."""
-        if "json" not in headers.get("Content-Type", ""):
-            return ""
-        try:
-            return self._shown(_message(msgspec.json.decode(body)))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return ""
+        return self._shown(_message(_decoded(headers, body)))
+
+    def _overflow(self, error: object) -> ContextExceeded | None:
+        """Return the error for a request that was longer than the context, if it is that."""
+        message = _message(error)
+        if (found := overflow.read(error, message)) is None:
+            return None
+        length = f" of {found[0]} tokens" if found[0] else ""
+        return ContextExceeded(
+            f"The request is longer than the context{length} that the model has at "
+            f"{self.endpoint.root}.{self._shown(message)}",
+            *found,
+        )
 
     def _shown(self, message: str) -> str:
         return f" It says: {self._clean(message)}" if message else ""
@@ -280,6 +293,16 @@ class Connection:
     def _clean(self, text: str) -> str:
         line = " ".join(self._key.struck_from(text).split())
         return line if len(line) <= MAX_REASON else line[:MAX_REASON] + "…"
+
+
+def _decoded(headers: Mapping[str, str], body: bytes) -> object:
+    """Return the JSON of an error's body, None where it is something else."""
+    if "json" not in headers.get("Content-Type", ""):
+        return None
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _message(value: object) -> str:

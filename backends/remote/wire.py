@@ -42,14 +42,24 @@ class Event:
 
 
 def body(
-    profile: Profile, model: str, outgoing: Outgoing, request: InfillRequest, stops: tuple[str, ...]
+    profile: Profile,
+    model: str,
+    outgoing: Outgoing,
+    request: InfillRequest,
+    stops: tuple[str, ...],
+    context: int = 0,
 ) -> dict[str, Any]:
-    """Return the JSON object to send. `stops` in order of their worth; the rest is cut here."""
+    """Return the JSON object to send. `stops` in order of their worth; the rest is cut here.
+
+    `context` is the length in tokens that the engine is to serve the model with, 0 for its own.
+    """
     limit = max(1, request.max_tokens + outgoing.dropped)
     options: dict[str, Any] = {
         **sampling(profile, request.sampling),
         profile.limit_field: min(limit, profile.max_tokens or limit),
     }
+    if context and profile.context_field:
+        options[profile.context_field] = context
     if stops:
         options["stop"] = list(stops[: profile.max_stops])
     prompt_field, suffix_field = profile.suffix_fields

@@ -228,6 +228,38 @@ async def test_ollama_speaks_lines(connect: Connect, upstream: Upstream) -> None
     assert sent["options"] == {"temperature": 0, "num_predict": 9}
 
 
+@pytest.mark.parametrize(
+    ("shown", "running", "settings", "length"),
+    [
+        ({}, None, {}, 4096),
+        ({"parameters": 'stop "x"\nnum_ctx    8192'}, None, {}, 8192),
+        ({"parameters": "num_ctx 999999"}, None, {}, 32768),
+        ({}, as_json({"models": [{"name": MODEL, "context_length": 16384}]}), {}, 16384),
+        ({}, as_json({"models": [{"name": "other", "context_length": 16384}]}), {}, 4096),
+        ({}, None, {"context_length": 12000}, 12000),
+    ],
+)
+async def test_ollama_is_sent_no_more_than_it_serves(
+    connect: Connect,
+    upstream: Upstream,
+    shown: dict[str, str],
+    running: Reply | None,
+    settings: dict[str, int],
+    length: int,
+) -> None:
+    """It would cut the prompt without a word."""
+    upstream.answers("/v1/models", models("library"))
+    upstream.answers("/api/show", as_json({"model_info": {"q.context_length": 32768}, **shown}))
+    if running:
+        upstream.answers("/api/ps", running)
+    upstream.answers("/api/generate", ndjson({"response": "x", "done": True}))
+    backend = await connect(**settings)
+    assert backend.capabilities.context_length == length
+    await collected(backend.infill(REQUEST))
+    (sent,) = upstream.to("/api/generate")
+    assert sent.json["options"].get("num_ctx", 0) == settings.get("context_length", 0)
+
+
 async def test_ollama_model_without_a_suffix_says_so(connect: Connect, upstream: Upstream) -> None:
     upstream.answers("/v1/models", models("library"))
     upstream.answers("/api/show", as_json({"capabilities": ["completion"]}))
