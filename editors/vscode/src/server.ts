@@ -61,7 +61,8 @@ function watch(client: LanguageClient, token: string, shown: Progress<{ message?
       return;
     }
     const reached = Math.max(percentage, step.percentage ?? 0);
-    shown.report({ ...(step.message ? { message: step.message } : {}), increment: reached - percentage });
+    const message = [step.percentage === undefined ? '' : `${reached} %`, step.message].filter(Boolean).join(' · ');
+    shown.report({ message, increment: reached - percentage });
     percentage = reached;
   });
   return { ended, dispose: () => listener.dispose() };

@@ -290,13 +290,22 @@ class Window:
 
     def answer(self, title: str, text: str) -> None:
         """Enter a text into the input box of that title, once it is open."""
-        self.page.locator(".quick-input-title").filter(has_text=title).wait_for()
-        self.page.locator(".quick-input-widget input[type=text]").first.fill(text)
+        self._write(title, text)
         self.press("Enter")
 
-    def pick(self, text: str) -> None:
-        """Choose a row of the quick pick that is open."""
-        self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=text).first.click()
+    def _write(self, title: str, text: str) -> None:
+        self.page.locator(".quick-input-title").filter(has_text=title).wait_for()
+        self.page.locator(".quick-input-widget input[type=text]").first.fill(text)
+
+    def pick(self, title: str, text: str) -> None:
+        """Choose a row of the quick pick of that title, once it is open.
+
+        It is filtered first: a long list has only the rows that are to be seen.
+        """
+        self._write(title, text)
+        row = self.page.locator(".quick-input-list .monaco-list-row.focused")
+        row.filter(has_text=text).wait_for()
+        self.press("Enter")
 
     def status(self, contains: str) -> str:
         """Wait until the status item's description matches a regular expression; return it."""

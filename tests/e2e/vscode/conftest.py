@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backends import starter
+from tests.backends.downloads.hub import Hub, serving
 from tests.conftest import MIDSPAN, Env, private_env, stop_manager
 from tests.e2e.vscode.code_server import CHROMIUM_ARGS, CodeServer, Window, build, chromium, missing
 
@@ -19,10 +21,19 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="package")
-def vscode_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Env]:
+def hub() -> Iterator[Hub]:
+    """A hub that models come from, on loopback."""
+    with serving() as hub:
+        hub.put("someone/pocket-GGUF", "pocket-q8_0.gguf", starter.path().read_bytes())
+        yield hub
+
+
+@pytest.fixture(scope="package")
+def vscode_env(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Iterator[Env]:
     """A private environment for the language servers of the windows, and their manager."""
     env = private_env(tmp_path_factory.mktemp("midspan"))
     env["PYTHONPATH"] = str(ROOT)
+    env["MIDSPAN_DOWNLOADS_ENDPOINT"] = hub.url
     yield env
     stop_manager(env)
 

@@ -101,10 +101,10 @@ def test_a_model_is_switched_from_the_quick_pick(
     assert added.returncode == 0, added.stderr
     assert "starter" in window.status("Model: starter")
     window.command("Midspan: Choose a Model…")
-    window.pick("tiny")
+    window.pick("Midspan: model", "tiny")
     window.status("Model: tiny. State: ready")
     window.command("Midspan: Choose a Model…")
-    window.pick("starter")
+    window.pick("Midspan: model", "starter")
     window.status("Model: starter. State: ready")
 
 
