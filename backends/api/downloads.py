@@ -40,14 +40,14 @@ async def recommend(request: Request) -> Response:
     best = rows[found["recommended"]]
     order = ("yes", "tight", "no")
     others = sorted(
-        (row for row in rows.values() if row["fim"] and row is not best),
+        (row for row in rows.values() if row["fim"] and row["format"] == best["format"]),
         key=lambda row: (order.index(row["fits"]), -row["parameters"]),
     )
     return json_response(
         {
             "recommended": best["name"],
             "why": best["why"],
-            "models": [best, *others[: BEST - 1]],
+            "models": [best, *(row for row in others if row is not best)][:BEST],
             "machine": found["machine"],
         }
     )

@@ -138,7 +138,7 @@ def _named(variants: Sequence[_Variant], wish: str, listing: Listing) -> Chosen:
     found = [v for v in variants if wanted in (v.called, v.called.rpartition("/")[2])]
     if len(found) != 1:
         raise BadRequest(f"{listing.repository} has no file {wish!r}: {_listed(variants)}.")
-    return _taken(found[0], "as you chose")
+    return _taken(found[0], "as asked for")
 
 
 def _quantised(variants: Sequence[_Variant], wish: str, listing: Listing) -> Chosen:
@@ -151,7 +151,7 @@ def _quantised(variants: Sequence[_Variant], wish: str, listing: Listing) -> Cho
             f"{listing.repository} has several files in {wanted}: {_listed(found)}. Say which "
             "with its file name."
         )
-    return _taken(found[0], "as you chose")
+    return _taken(found[0], "as asked for")
 
 
 def _advised(variants: Sequence[_Variant], machine: Machine, listing: Listing) -> Chosen:

@@ -179,7 +179,7 @@ class Downloader:
         here = offers.machine(machine)
         return {
             "models": [offers.as_json(one, one.row.name in downloaded) for one in found],
-            "recommended": offers.recommended(found),
+            "recommended": offers.recommended(found, machine),
             "machine": {
                 "processor": machine.processor,
                 "cores": machine.cores,

@@ -2,11 +2,13 @@
 
 Rule: pure. The verdict comes from bytes: weights of the best quantisation, cells of the context
 that would be used, free memory; and from how much this machine reads in the time of a token. The
-recommendation is the largest model that fits well, fills in the middle and may be used freely.
+recommendation is the largest of the family to begin with that suits the machine and may be used
+freely, and of those of one size the quickest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +20,8 @@ from backends.hardware import Hardware
 from backends.quantisation import Candidate
 
 FREE_LICENCES: Final = frozenset({"apache-2.0", "mit"})
-CHAT_ONLY: Final = "does not fill in the middle"
+# By published results the best at filling in the middle, size by size.
+FIRST_FAMILY: Final = "qwen2.5-coder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,9 @@ def machine(hardware: Hardware, row: Downloadable | None = None) -> Machine:
     if row.active:  # a token reads its experts alone
         quick = int(quick * row.parameters / row.active)
     context = memory.context(0, row.context_length)
+    if own:  # what the device's own memory does not hold is slow
+        cells = row.spec.cache_bytes(context) if row.spec else 0
+        quick = min(quick, max(own - cells, 0))
     return Machine(free, quick, context, int(row.parameters * 1e9), row.spec)
 
 
@@ -74,17 +80,25 @@ def offers(hardware: Hardware) -> list[Offer]:
     return [offer(row, hardware) for row in DOWNLOADABLE]
 
 
-def recommended(found: Sequence[Offer]) -> str:
-    """Return the name of the model to begin with; the smallest where none fits well."""
-    free = [
+def recommended(found: Sequence[Offer], hardware: Hardware) -> str:
+    """Return the name of the model to begin with; the smallest where none suits."""
+    firsts = [
         one
         for one in found
-        if one.row.fim and one.row.format == "gguf" and one.row.licence in FREE_LICENCES
+        if one.row.family == FIRST_FAMILY
+        and one.row.format == "gguf"
+        and one.row.licence in FREE_LICENCES
+        # A prompt needs all the experts, so a CPU evaluates it as slowly as a large model's.
+        and not (one.row.active and hardware.best.name == "cpu")
     ]
-    good = [one for one in free if one.fits == "yes"]
+    good = [one for one in firsts if one.fits == "yes"]
     # The first of equals: base models stand before those that were made to chat.
-    best = max(good, key=lambda one: one.row.parameters, default=None)
-    return (best or min(free, key=lambda one: one.size_bytes)).row.name
+    best = max(good, key=lambda one: _size_and_speed(one.row), default=None)
+    return (best or min(firsts, key=lambda one: one.size_bytes)).row.name
+
+
+def _size_and_speed(row: Downloadable) -> tuple[int, float]:
+    return round(math.log2(row.parameters)), -(row.active or row.parameters)
 
 
 def as_json(one: Offer, downloaded: bool) -> dict[str, Any]:

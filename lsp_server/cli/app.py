@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "complete": ("lsp_server.cli.complete:complete", "Complete the code at FILE:LINE:COL."),
     "chat": ("lsp_server.cli.chat:chat", "Ask the model, or talk with it on the terminal."),
     "demo": ("lsp_server.cli.demo:demo", "Type a function with ghost text, live in the terminal."),
-    "models": ("lsp_server.cli.models:models", "List, choose, add and remove models."),
+    "models": ("lsp_server.cli.models:models", "List, choose, download and add models."),
     "steer": ("lsp_server.cli.steer:steer", "Make and list steering vectors."),
     "config": ("lsp_server.cli.config:config", "Show the configuration and check it."),
     "stats": ("lsp_server.cli.stats:stats", "Say what was suggested and accepted, and how fast."),

@@ -1,4 +1,4 @@
-"""`midspan models list|status|use|add|remove`: what the manager's model API can do.
+"""`midspan models list|status|use|add|remove`, and the group that the others are in.
 
 Must not know where models are kept: the manager does.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from lsp_server.cli import models_pull
 from lsp_server.cli.exits import Exit
 from lsp_server.cli.memory import memory_command, spec_command
 from lsp_server.cli.output import json_option, print_json, progress
@@ -40,11 +41,13 @@ async def _post(path: str, body: dict[str, object]) -> dict[str, Any]:
 
 @click.group()
 def models() -> None:
-    """List, choose, add and remove models."""
+    """List, choose, download, add and remove models."""
 
 
 models.add_command(memory_command)
 models.add_command(spec_command)
+for command in models_pull.COMMANDS:
+    models.add_command(command)
 
 
 @models.command(name="list")

@@ -18,19 +18,22 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
 from backends.errors import MidspanError
+from lsp_server.download_rows import (
+    ASKING_S,
+    CANCEL,
+    CATALOGUE,
+    DOWNLOAD,
+    PATIENCE_S,
+    Json,
+    share,
+    words,
+)
 from lsp_server.progress import Report, progress
 
 if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
 
-CATALOGUE = "/api/models/catalogue"
-DOWNLOAD = "/api/models/download"
-CANCEL = "/api/models/download/cancel"
 FIELDS = ("model", "repository", "file", "quantisation", "revision", "name")
-PATIENCE_S = 120.0  # for one event; the manager sends one every few seconds
-ASKING_S = 60.0  # the machine is looked at
-
-Json = dict[str, Any]
 
 
 async def downloadable(ls: MidspanServer, params: types.ExecuteCommandParams) -> Any:
@@ -71,21 +74,3 @@ async def _watched(ls: MidspanServer, asked: Json, report: Report) -> Any:
 async def _cancel(ls: MidspanServer, name: str) -> None:
     with contextlib.suppress(MidspanError):  # it has ended just now
         await ls.manager.post(CANCEL, {"name": name})
-
-
-def words(row: Json) -> str:
-    """Return a download's progress in words.
-
-    >>> words({"state": "downloading", "received_bytes": 2**20, "total_bytes": 2**23, "rate": 0.0})
-    '1 of 8 MiB'
-    """
-    if row["state"] == "downloading":
-        received, total = row["received_bytes"], row["total_bytes"]
-        rate = f", {row['rate'] / 2**20:.1f} MiB/s" if row["rate"] else ""
-        return f"{received // 2**20} of {total // 2**20} MiB{rate}"
-    return str(row.get("reason") or row["state"])
-
-
-def share(row: Json) -> float:
-    """Return how much of a download is there, of 1."""
-    return row["received_bytes"] / row["total_bytes"] if row["total_bytes"] else 0.0

@@ -32,6 +32,7 @@ class Faults:
     rate: float = 0.0  # bytes per second; 0 for no limit
     cut_at: float = 0.0  # share of a file after which the connection ends
     cuts: int = 0  # how often it is cut; 0 with `cut_at` for always
+    most: int = 0  # bytes of one answer, after which the connection ends; 0 for no limit
     flip: int | None = None  # number of the byte that is sent wrong
     no_ranges: bool = False
     wrong_range: bool = False
@@ -200,6 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
             if faults.cuts:
                 faults.cuts -= 1
                 faults.cut_at = faults.cut_at if faults.cuts else 0.0
+        if faults.most:
+            end = min(end, start + faults.most)
         for at in range(start, end, PIECE):
             piece = data[at : min(at + PIECE, end)]
             try:
