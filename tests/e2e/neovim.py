@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,17 @@ class Neovim:
         self.terminal.pump(0.1)
         return self.shown_line[self.terminal.screen.cursor.x :]
 
+    def times_to_ghost(self, key: str, patience: float) -> list[float]:
+        """Type a key and return the time until the screen shows ghost text, in ms; or none."""
+        began = time.monotonic()
+        self.terminal.send(key)
+        while (now := time.monotonic() - began) < patience:
+            self.terminal.pump(0.001)
+            row, at = self.shown_line, self.terminal.screen.cursor.x
+            if row[:at].endswith(key.rstrip()) and row[at:].strip():
+                return [1000 * now]
+        return []
+
     def messages(self) -> str:
         """Everything that was said so far."""
         self.terminal.pump(0.05)
@@ -177,7 +189,11 @@ class Neovim:
 
     def wait_message(self, text: str) -> None:
         """Wait until something that was said holds a text."""
-        self.terminal.wait(lambda: text in self.messages(), PATIENCE)
+        try:
+            self.terminal.wait(lambda: text in self.messages(), PATIENCE)
+        except AssertionError as exc:
+            exc.add_note(f"what was said:\n{self.messages()}")
+            raise
 
     def wait_ghost_of(self, text: str) -> None:
         """Wait for this ghost text right of the cursor."""

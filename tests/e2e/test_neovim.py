@@ -104,6 +104,38 @@ def test_typing_on_keeps_the_ghost_text_and_another_text_takes_it_away(start: St
 
 
 @engine
+def test_time_from_the_key_to_visible_ghost_text(
+    start: Start, argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    neovim = start()
+    neovim.type("r")
+    neovim.wait_ghost()
+    times = []
+    keys = [key for name in ("total", "count", "value") for key in (name, *f"return {name}")]
+    for key in keys:
+        if len(key) > 1:  # another function, as anybody would begin it
+            line = f"{ESCAPE}o\r{CTRL_U}def {key}_of(items):\r{CTRL_U}    {key} = 0\r{CTRL_U}    "
+            neovim.type(line)
+            neovim.terminal.pump(0.5)
+            continue
+        # Text typed along would be repainted without anybody being asked.
+        neovim.type(DISMISS)
+        neovim.wait_no_ghost()
+        times += neovim.times_to_ghost(key, patience=0.6)
+    times.sort()
+    asked = sum(len(key) == 1 for key in keys)
+    p50, p95 = (times[int(part * (len(times) - 1))] for part in (0.5, 0.95))
+    name = ".".join(map(str, version(argv)))
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nNeovim {name}, starter model, key to visible ghost text: {len(times)} of {asked} "
+            f"keys, p50 {p50:.0f} ms, p95 {p95:.0f} ms\n"
+        )
+    assert len(times) >= asked // 4
+    assert p50 < 5000  # it hangs
+
+
+@engine
 def test_words_are_accepted_one_by_one(start: Start) -> None:
     neovim = start()
     neovim.type("ret")

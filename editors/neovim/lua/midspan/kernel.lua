@@ -1,10 +1,10 @@
 --- `:Midspan kernel`: a kernel for the PyTorch function at the cursor; a preview of its files first.
---- Rule: files are written only when they are applied, and none is overwritten without being asked.
+--- Rule: files are written only when they are applied, and none is overwritten.
+local client = require('midspan.client')
 local preview = require('midspan.preview')
 local say = require('midspan.say')
 local work = require('midspan.work')
 
-local api = vim.api
 local M = {}
 
 M.LANGUAGES = { 'triton', 'c', 'numba', 'cuda' }
@@ -23,42 +23,13 @@ local function write(files)
   return true
 end
 
----@param files {uri: string, text: string}[]
----@return string[] names of those that are there already
-local function existing(files)
-  local names = {}
-  for _, file in ipairs(files) do
-    local path = vim.uri_to_fname(file.uri)
-    if vim.fn.filereadable(path) == 1 then
-      names[#names + 1] = vim.fn.fnamemodify(path, ':t')
-    end
-  end
-  return names
-end
-
---- Files with changes in a buffer are not written over.
----@param files {uri: string, text: string}[]
----@return string|nil
-local function unsaved(files)
-  for _, file in ipairs(files) do
-    local bufnr = vim.fn.bufnr(vim.uri_to_fname(file.uri))
-    if bufnr > 0 and vim.bo[bufnr].modified then
-      return vim.fn.fnamemodify(api.nvim_buf_get_name(bufnr), ':t')
-    end
-  end
-end
-
 ---@param answer table
 ---@return boolean
 local function apply(answer)
-  local names, changed = existing(answer.files), unsaved(answer.files)
-  if changed then
-    say.error(('%s has unsaved changes; write or undo them first'):format(changed))
-    return false
-  end
-  if #names > 0 then
-    local question = ('Overwrite %s?'):format(table.concat(names, ' and '))
-    if vim.fn.confirm(question, '&Yes\n&No', 2) ~= 1 then
+  for _, file in ipairs(answer.files) do
+    local path = vim.uri_to_fname(file.uri)
+    if vim.fn.getftype(path) ~= '' then
+      say.error(('%s is there by now; `:Midspan discard`, and ask for it again'):format(path))
       return false
     end
   end
@@ -66,7 +37,6 @@ local function apply(answer)
     return false
   end
   vim.schedule(function()
-    vim.cmd('checktime')
     vim.cmd('drop ' .. vim.fn.fnameescape(vim.uri_to_fname(answer.files[1].uri)))
     say.info(answer.statement)
   end)
@@ -82,7 +52,10 @@ end
 
 ---@param answer table
 local function finished(answer)
-  if #(answer.files or {}) == 0 then
+  if #answer.files == 0 and answer.success then
+    local told = '%s.py is there already, with the same kernel: %s'
+    return say.info(told:format(answer.name, answer.statement))
+  elseif #answer.files == 0 then
     return say.error(answer.message)
   end
   preview.files(vim.tbl_map(shown, answer.files), answer.statement, function() end)
@@ -112,6 +85,27 @@ function M.run(found, bufnr, line, language, shapes)
   end)
 end
 
+--- Ask what the shapes are where the server could but guess them.
+---@param found table
+---@param bufnr integer
+---@param line integer
+---@param language string
+local function ask_shapes(found, bufnr, line, language)
+  local wanted = { uri = vim.uri_from_bufnr(bufnr), line = line - 1, language = language }
+  client.execute(found.id, 'midspan.kernel.shapes', { wanted }, function(err, answer)
+    if err then
+      return say.error(err.message)
+    elseif not answer.guessed then
+      return M.run(found, bufnr, line, language, '')
+    end
+    vim.ui.input({ prompt = 'Shapes: ', default = answer.shapes }, function(shapes)
+      if shapes then
+        M.run(found, bufnr, line, language, vim.trim(shapes))
+      end
+    end)
+  end)
+end
+
 --- Ask for what was not said, and generate.
 ---@param found table
 ---@param bufnr integer
@@ -119,23 +113,19 @@ end
 ---@param language string|nil
 ---@param shapes string
 function M.ask(found, bufnr, line, language, shapes)
-  if language then
-    if not vim.tbl_contains(M.LANGUAGES, language) then
-      local known = table.concat(M.LANGUAGES, ', ')
-      return say.error(('`kernel` takes %s, not %s'):format(known, language))
-    end
-    return M.run(found, bufnr, line, language, shapes)
-  end
-  vim.ui.select(M.LANGUAGES, { prompt = 'Kernel in' }, function(picked)
-    if not picked then
-      return
-    end
-    vim.ui.input({ prompt = 'Shapes, like `x: (N, 128) float16`; empty: as found: ' }, function(answer)
-      if answer then
-        M.run(found, bufnr, line, picked, vim.trim(answer))
+  if not language then
+    return vim.ui.select(M.LANGUAGES, { prompt = 'Kernel in' }, function(picked)
+      if picked then
+        ask_shapes(found, bufnr, line, picked)
       end
     end)
-  end)
+  elseif not vim.tbl_contains(M.LANGUAGES, language) then
+    local known = table.concat(M.LANGUAGES, ', ')
+    return say.error(('`kernel` takes %s, not %s'):format(known, language))
+  elseif shapes == '' then
+    return ask_shapes(found, bufnr, line, language)
+  end
+  M.run(found, bufnr, line, language, shapes)
 end
 
 return M

@@ -62,7 +62,7 @@ end
 function M.run(found, name, use)
   work.run(found, 'Downloading ' .. name, 'midspan.downloadModel', M.wanted(name), function(err, model)
     if err then
-      return say.error(err)
+      return say.error(('%s was not downloaded: %s'):format(name, err))
     end
     local got = word(type(model) == 'table' and model.name) or name
     say.info(got .. ' is here')

@@ -91,7 +91,8 @@ local function told(token, value)
   end
   local work = running[token]
   if work and value.kind ~= 'end' then
-    work.message = value.message or work.message
+    -- What it is at; the first message says only whose progress it is.
+    work.message = value.kind == 'report' and value.message or work.message
     work.percentage = value.percentage or work.percentage
     show(work)
   end
