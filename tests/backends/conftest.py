@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from backends.local import Liveness
 from backends.manager import Manager, Workers
 from backends.remembered import Remembered
 from tests.backends import gguf_files
+from tests.backends.real_servers import RealServers
 
 # The contract's failed assertions show their values.
 pytest.register_assert_rewrite("backends.contract", "backends.contract_streams")
@@ -40,6 +41,13 @@ def private_dirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"MIDSPAN_{name}_DIR", str(folder))
     monkeypatch.setenv("MIDSPAN_CONFIG", str(tmp_path / "config.toml"))
     return tmp_path
+
+
+@pytest.fixture(scope="package")
+def real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServers]:
+    """Servers that are slow to start, for the tests of several files."""
+    with ExitStack() as stack:
+        yield RealServers(tmp_path_factory.mktemp("servers"), stack)
 
 
 MakeManager = Callable[..., Awaitable[Manager]]
