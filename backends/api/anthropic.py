@@ -14,8 +14,8 @@ from starlette.responses import Response
 from backends.api import anthropic_format, chat
 from backends.api.answers import anthropic_error, read_object
 from backends.api.anthropic_answers import MessageAnswer, Object
-from backends.api.chat import Pieces
 from backends.api.chat_format import ChatCall
+from backends.api.pieces import Pieces
 from backends.api.streams import Events, EventStream, event, whole
 from backends.errors import MidspanError
 
@@ -24,7 +24,7 @@ async def messages(request: Request) -> Response:
     """Answer `POST /v1/messages`."""
     state = request.app.state
     call = anthropic_format.parse(await read_object(request))
-    found = chat.pieces(state.manager, state.sessions, call)
+    found = chat.answered(state.manager, state.sessions, call)
     if call.stream:
         return EventStream(_events(found, call), _error_event)
     return await whole(request, _whole(found, call))

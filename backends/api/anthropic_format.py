@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from backends.api import chat_format
+from backends.api import chat_format, steering
 from backends.api.chat_format import ChatCall
 from backends.api.fields import (
     Body,
@@ -89,7 +89,7 @@ def parse(body: Body) -> ChatCall:
         sampling=sampling,
         stop=chat_format.stops(strings(body, "stop_sequences"), "stop_sequences"),
         reasoning_effort=chat_format.effort(config.get("effort"), "effort") or _effort(thinking),
-        steering=chat_format.steering(body),
+        steering=steering.uses(body),
     )
     return ChatCall(
         request=request,

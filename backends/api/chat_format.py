@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends import sampling_profile
-from backends.api.fields import Body, Number, number, objects, only, table, text
+from backends.api import steering
+from backends.api.fields import Body, Number, number, only, table
 from backends.backend import (
     Capabilities,
     ChatRequest,
     Message,
     Role,
     Sampling,
-    SteeringUse,
     Tool,
     ToolCall,
 )
@@ -31,11 +31,9 @@ MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_STOPS = 32
 MAX_STOP_LENGTH = 1024
-MAX_STEERING = 16
 MAX_CHOICES = 16
 MAX_SCHEMA_DEPTH = 64
 MOODS = Number(float, -10, 10)
-COEFFICIENT = Number(float, -1000, 1000)
 SAMPLING: Mapping[str, Number] = {
     "temperature": Number(float, 0, 2),
     "top_p": Number(float, 0, 1),
@@ -76,12 +74,12 @@ def check(call: ChatCall, can: Capabilities) -> None:
     """Raise Unsupported where the model, which can chat, cannot do what `call` asks for."""
     wants = (
         (bool(call.request.tools) or call.request.schema is not None, can.tools, SCHEMA),
-        (bool(call.request.steering), can.steering, "steer answers"),
         (call.modulated, can.modulation, "modulate how it samples"),
     )
     for wanted, possible, what in wants:
         if wanted and not possible:
             raise Unsupported(f"The engine of this model cannot {what}.")
+    steering.check(call.request.steering, can)
 
 
 def sampling(body: Body, names: Sequence[str] = tuple(SAMPLING)) -> tuple[Sampling, bool]:
@@ -98,18 +96,6 @@ def sampling(body: Body, names: Sequence[str] = tuple(SAMPLING)) -> tuple[Sampli
         if value is not None:
             values[name] = value % 2**32 if name == "seed" else value
     return replace(sampling_profile.modulate(arousal, valence), **values), bool(mood)
-
-
-def steering(body: Body) -> tuple[SteeringUse, ...]:
-    """Return the field `steering`: [{name, coefficient}]. Raises BadRequest."""
-    uses = []
-    for item in objects(body, "steering", MAX_STEERING):
-        only(item, ("name", "coefficient"), "steering")
-        coefficient = number(item, "coefficient", COEFFICIENT)
-        if not text(item, "name") or coefficient is None:
-            raise BadRequest("'steering' must hold objects with a 'name' and a 'coefficient'.")
-        uses.append(SteeringUse(text(item, "name"), coefficient))
-    return tuple(uses)
 
 
 def stops(values: Sequence[str], name: str) -> tuple[str, ...]:

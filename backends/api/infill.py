@@ -12,11 +12,11 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backends.api import infill_format
+from backends.api import infill_format, steering
 from backends.api.answers import error_body, read_object
 from backends.api.infill_format import InfillCall
 from backends.api.streams import Events, EventStream, event, whole
-from backends.backend import Chunk
+from backends.backend import Backend, Chunk
 from backends.errors import MidspanError, WorkerDied
 from backends.manager import Manager
 
@@ -30,8 +30,14 @@ async def infill(request: Request) -> Response:
     return await whole(request, _whole(manager, call))
 
 
-async def _whole(manager: Manager, call: InfillCall) -> dict[str, object]:
+async def _ready(manager: Manager, call: InfillCall) -> tuple[str, Backend]:
     model, backend = await manager.ready(call.model)
+    steering.check(call.request.steering, backend.capabilities)
+    return model, backend
+
+
+async def _whole(manager: Manager, call: InfillCall) -> dict[str, object]:
+    model, backend = await _ready(manager, call)
     earlier: list[Chunk] = []  # of engines that stream whether anyone reads along or not
     async with aclosing(backend.infill(replace(call.request, whole=True))) as chunks:
         async for chunk in chunks:
@@ -43,7 +49,7 @@ async def _whole(manager: Manager, call: InfillCall) -> dict[str, object]:
 
 
 async def _events(manager: Manager, call: InfillCall) -> Events:
-    model, backend = await manager.ready(call.model)
+    model, backend = await _ready(manager, call)
     async with aclosing(backend.infill(call.request)) as chunks:
         async for chunk in chunks:
             if chunk.finish_reason is None:

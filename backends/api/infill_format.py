@@ -13,6 +13,7 @@ type is a BadRequest that names the field, and what is not listed is ignored, as
     t_max_predict_ms             time for the text after it
     deadline_ms                  time for both (ours); wins over the two above
     document, path, single_line, ahead    ours: see `backends.backend.InfillRequest`
+    steering                     [{name, coefficient}] (ours): vectors that act on this request
     id_slot                      stands for a document where none is named
     cache_prompt                 false: as if no document were named
     model                        must be the one that serves
@@ -26,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.api import steering
 from backends.api.fields import Number, number, strings, typed
 from backends.backend import (
     Chunk,
@@ -100,6 +102,7 @@ def parse(body: Mapping[str, Any]) -> InfillCall:
         ahead=bool(flags["ahead"]),
         prompt_ms=prompt_ms,
         deadline_ms=deadline_ms,
+        steering=steering.uses(body),
     )
     return InfillCall(
         request=request,

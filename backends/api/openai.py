@@ -16,13 +16,12 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backends.api import chat, openai_format
+from backends.api import chat, openai_format, steering
 from backends.api.answers import json_response, openai_error, read_object
-from backends.api.chat import Piece, Pieces
 from backends.api.chat_format import ChatCall
-from backends.api.choices import choices
 from backends.api.openai_answers import Answer, ChatAnswer, Object, TextAnswer
 from backends.api.openai_format import CompletionCall
+from backends.api.pieces import Pieces, Start, pieces
 from backends.api.sessions import Sessions
 from backends.api.streams import Events, EventStream, event, whole
 from backends.backend import Chunk, Sampling
@@ -40,7 +39,7 @@ async def chat_completions(request: Request) -> Response:
     state = request.app.state
     call = openai_format.parse_chat(await read_object(request))
     make = partial(ChatAnswer, call)
-    return await _respond(request, call, chat.pieces(state.manager, state.sessions, call), make)
+    return await _respond(request, call, chat.answered(state.manager, state.sessions, call), make)
 
 
 async def completions(request: Request) -> Response:
@@ -92,17 +91,19 @@ def _row(model: Model) -> Object:
     }
 
 
-async def _infilled(manager: Manager, leases: Sessions, call: CompletionCall) -> Pieces:
-    model, backend = await manager.ready(call.model)
-    with leases.lease(f"completions:{call.user}") as document:
-        request = replace(call.request, document=document)
+def _infilled(manager: Manager, leases: Sessions, call: CompletionCall) -> Pieces:
+    request = call.request
 
-        def start(sampling: Sampling) -> AsyncIterator[Chunk]:
-            return backend.infill(replace(request, sampling=sampling))
+    async def ready() -> tuple[str, Start]:
+        model, backend = await manager.ready(call.model)
+        steering.check(request.steering, backend.capabilities)
 
-        async with aclosing(choices(start, request.sampling, call.choices)) as found:
-            async for index, chunk in found:
-                yield Piece(model, index, chunk)
+        def start(session: str, sampling: Sampling) -> AsyncIterator[Chunk]:
+            return backend.infill(replace(request, document=session, sampling=sampling))
+
+        return model, start
+
+    return pieces(ready, leases, f"completions:{call.user}", request.sampling, call.choices)
 
 
 async def _whole(found: Pieces, make: Make) -> Object:

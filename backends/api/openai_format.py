@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backends.api import chat_format
+from backends.api import chat_format, steering
 from backends.api.chat_format import ChatCall
 from backends.api.fields import (
     Body,
@@ -39,13 +39,14 @@ DIVERSE = 0.7  # temperature of several completions where none is given
 _BOTH = (
     *("model", "stream", "stream_options", "stop", "max_tokens", "n", "user"),
     *("temperature", "top_p", "top_k", "min_p", "seed"),
+    "steering",  # ours
 )
 CHAT_FIELDS = frozenset(
     {
         *_BOTH,
         *("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
         *("max_completion_tokens", "reasoning_effort", "prediction", "prompt_cache_key"),
-        *("modulation", "steering"),  # ours
+        "modulation",  # ours
     }
 )
 COMPLETION_FIELDS = frozenset({*_BOTH, "prompt", "suffix", "best_of", "echo"})
@@ -129,7 +130,7 @@ def parse_chat(body: Body) -> ChatCall:
         stop=_stops(body),
         reasoning_effort=chat_format.effort(body.get("reasoning_effort"), "reasoning_effort"),
         prediction=_prediction(table(body, "prediction")),
-        steering=chat_format.steering(body),
+        steering=steering.uses(body),
     )
     return ChatCall(
         request=request,
@@ -159,6 +160,7 @@ def parse_completion(body: Body) -> CompletionCall:
         max_tokens=int(given["max_tokens"] or DEFAULT_COMPLETION_TOKENS),
         sampling=sampling,
         stop=_stops(body),
+        steering=steering.uses(body),
     )
     return CompletionCall(
         request=request,

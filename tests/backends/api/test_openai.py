@@ -197,6 +197,22 @@ async def test_chat_refuses_what_the_model_cannot(
     assert not scripted.backend.requests
 
 
+@pytest.mark.parametrize("path", ["/infill", "/v1/completions"])
+async def test_completion_is_steered_like_a_chat(
+    scripted: Scripted, stream: bool, path: str
+) -> None:
+    body = {"prompt": "x", "stream": stream, "steering": [{"name": "brevity", "coefficient": 2}]}
+    await scripted.raw("POST", path, body)
+    assert scripted.request.steering == (SteeringUse("brevity", 2.0),)
+    scripted.can(steering=False)
+    status, answer = await scripted.ask(path, body)
+    assert (status, answer["error"]["kind"]) == (409, "unsupported")
+    assert "steer" in answer["error"]["message"]
+    status, answer = await scripted.ask(path, {**body, "steering": [{"name": "x"}]})
+    assert (status, answer["error"]["kind"]) == (422, "bad_request")
+    assert len(scripted.backend.requests) == 1
+
+
 ERRORS: list[tuple[str, Any, int, str, str]] = [
     (CHAT, {}, 422, "bad_request", "invalid_request_error"),
     (CHAT, {**HI, "model": "none"}, 404, "unknown_model", "not_found_error"),

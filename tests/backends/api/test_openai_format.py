@@ -197,7 +197,6 @@ def test_parse_chat_refuses_by_name(said: str, body: dict[str, Any]) -> None:
         ("logprobs", {"logprobs": 0}),
         ("echo", {"echo": True}),
         ("best_of", {"best_of": 2}),
-        ("steering", {"steering": []}),
         ("temperature", {"n": 2, "temperature": 0}),
     ],
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends import catalogue, starter
+from backends import catalogue, starter, state
 from backends.steering.library import Library
 from benchmarks import same_weights
 from lsp_server.cli.app import run_command
@@ -98,7 +100,7 @@ def test_a_vector_from_pairs_to_a_steered_answer(
     template.write_text(TEMPLATE)
     Path(midspan_env["MIDSPAN_CONFIG"]).write_text(
         f'[models.hf]\npath = "{model}"\nengine = "transformers"\ndtype = "float32"\n'
-        f'chat_template = "{template}"\n'
+        f'chat_template = "{template}"\n[completion]\nmodel = "hf"\n'
     )
     arguments = ["steer", "train", "type-hints", "--name", "hints", "--model", "hf", "--json"]
     trained = run_midspan([*arguments, "--measure", "none"], midspan_env)
@@ -123,3 +125,30 @@ def test_a_vector_from_pairs_to_a_steered_answer(
     unknown = ask("--steer", "nobody=1")
     assert unknown.returncode != 0
     assert "There is no steering vector 'nobody'. There are: hints" in unknown.stderr
+
+    def infilled(*steering: dict[str, Any], path: str = "/infill") -> str:
+        said = "def size(path):\n    return 1\n\n\ndef count_words(text"
+        endpoint = state.read(Path(midspan_env["MIDSPAN_RUNTIME_DIR"]))
+        assert endpoint is not None
+        body = {
+            "/infill": {"input_prefix": said, "n_predict": 8, "document": "file:///a.py"},
+            "/v1/completions": {"prompt": said, "max_tokens": 8},
+        }[path]
+        request = urllib.request.Request(
+            f"http://{endpoint.host}:{endpoint.port}{path}",
+            json.dumps({**body, "steering": steering}).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.token}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        return str(answer["content"] if path == "/infill" else answer["choices"][0]["text"])
+
+    hints = {"name": "hints", "coefficient": 0.4}
+    plain = infilled()
+    assert infilled(hints).startswith(":")
+    assert not plain.startswith(":")
+    assert infilled() == plain, "nothing is left of it, in the document's cache either"
+    assert infilled(hints, path="/v1/completions").startswith(":")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        infilled({"name": "nobody", "coefficient": 1})
+    assert b"There is no steering vector 'nobody'" in refused.value.read()
