@@ -31,8 +31,13 @@ export async function findServer(): Promise<string | undefined> {
   return undefined;
 }
 
-/** Offers what can install the server here; nothing is run before the user chose it. */
+/** Offers what can install the server here, if it isn't; nothing is run before the user chose it. */
 export async function offerInstall(): Promise<void> {
+  const found = await findServer();
+  if (found !== undefined) {
+    void window.showInformationMessage(l10n.t('Midspan: the language server is installed: {0}', found));
+    return;
+  }
   const byUv = l10n.t('Install with uv');
   const byPipx = l10n.t('Install with pipx');
   const setPath = l10n.t('Say where it is');
