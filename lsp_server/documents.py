@@ -249,6 +249,12 @@ class Documents:
         self.check_repositories()
         return document
 
+    def unopened(self, uri: str, text: str, language_id: str) -> Document:
+        """Return a document that is not open, with what its repository says of it."""
+        document = Document(uri, text, 0, language_id, self.encoding)
+        document.kept_back = self._refusal(document.path, language_id) or ""
+        return document
+
     def check_repositories(self) -> None:
         """Ask again of every open document whether its repository keeps it back."""
         for document in self._open.values():

@@ -68,25 +68,30 @@ def created(
     )
 
 
-async def apply(
-    ls: MidspanServer,
-    edit: types.WorkspaceEdit,
-    label: str,
-    patience: float = 5.0,
-) -> None:
-    """Have the client apply an edit; JsonRpcException where it does not within `patience` s."""
+async def apply(ls: MidspanServer, edit: types.WorkspaceEdit, label: str) -> None:
+    """Have the client apply an edit; JsonRpcException where it does not."""
+    if not await is_applied(ls, edit, label, 5.0):
+        raise JsonRpcException("The editor did not apply the edit.", code=REQUEST_FAILED)
+
+
+async def is_applied(
+    ls: MidspanServer, edit: types.WorkspaceEdit, label: str, patience: float
+) -> bool:
+    """Have the client apply an edit within `patience` s; False where its user did not want it.
+
+    Raises JsonRpcException where the client cannot apply edits at all.
+    """
     # Sent to editors that say they cannot, too: ALE says so, and applies it without an answer.
     answer = await ls.protocol.ask(
         types.WORKSPACE_APPLY_EDIT,
         types.ApplyWorkspaceEditParams(edit=edit, label=label),
         patience,
     )
-    if not (isinstance(answer, dict) and answer.get("applied")):
-        able = ls.client.apply_edit
-        message = (
-            "The editor did not apply the edit." if able else "This editor cannot apply edits."
-        )
-        raise JsonRpcException(message, code=REQUEST_FAILED)
+    if isinstance(answer, dict) and answer.get("applied"):
+        return True
+    if not ls.client.apply_edit:
+        raise JsonRpcException("This editor cannot apply edits.", code=REQUEST_FAILED)
+    return False
 
 
 def _of_document(

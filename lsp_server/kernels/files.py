@@ -101,10 +101,13 @@ def code_of(text: str) -> str:
     return canonical("\n".join(lines))
 
 
-def lines_above(text: str) -> int:
-    """Return how many lines of a kernel file's comment stand above its code."""
-    line = _marker_line(text)
-    return 0 if line is None else line + 1 - _first(text.splitlines(), line)
+def line_in_file(text: str, line: int) -> int:
+    """Return which line of a kernel file a line of its code is; both from 1."""
+    marker = _marker_line(text)
+    if marker is None:
+        return line
+    first = _first(text.splitlines(), marker)
+    return line if line <= first else line + marker + 1 - first
 
 
 def _first(lines: list[str], marker: int) -> int:

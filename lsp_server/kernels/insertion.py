@@ -51,7 +51,8 @@ def insert(
 ) -> tuple[Edit, ...]:
     """Return the edits that have `task.name` in `text` call `module`, from the last to the first.
 
-    `dtypes` are torch's names of the floating-point types that were verified. Raises BadRequest.
+    `dtypes` are what the floating tensors were verified as (`cases.dtypes`): torch's names, ""
+    for as declared. Raises BadRequest.
     """
     tree = _parsed(text)
     function = _function(tree, task.name)
@@ -224,14 +225,14 @@ def _of_place(language: Language, tensor: Parameter, first: Parameter) -> Iterat
 def _of_dtype(
     tensor: Parameter, floats: Sequence[str], dtypes: Sequence[str], torch: str
 ) -> Iterator[str]:
-    if tensor.name not in floats:
+    if tensor.name not in floats or "" in dtypes:
         yield f"{tensor.name}.dtype == {torch}.{tensor.dtype}"
     elif tensor.name != floats[0]:
         yield f"{tensor.name}.dtype == {floats[0]}.dtype"
     elif len(dtypes) > 1:
         yield f"{tensor.name}.dtype in ({', '.join(f'{torch}.{dtype}' for dtype in dtypes)})"
     else:
-        yield f"{tensor.name}.dtype == {torch}.{dtypes[0] if dtypes else tensor.dtype}"
+        yield f"{tensor.name}.dtype == {torch}.{dtypes[0]}"
 
 
 def _of_sizes(tensors: Sequence[Parameter]) -> Iterator[str]:

@@ -42,13 +42,14 @@ def test_code_that_was_changed_is_another():
     )
 
 
-def test_lines_above_the_code_are_counted_below_a_licence_too():
-    text = written()
-    assert text.split("\n")[files.lines_above(text)] == "import triton"
-    licensed = "# A licence\n# of two lines\n" + text
-    assert files.lines_above(licensed) == 2
-    assert files.read(licensed) == files.read(text)
-    assert "midspan" not in files.code_of(licensed)
+def test_lines_of_the_code_are_found_in_the_file_below_a_licence_too():
+    licence = "# A licence\n# of two lines\n"
+    for text in (written(), licence + written()):
+        lines = text.split("\n")
+        for number, line in enumerate(files.code_of(text).split("\n"), 1):
+            assert lines[files.line_in_file(text, number) - 1] == line
+    assert files.read(licence + written()) == files.read(written())
+    assert "midspan" not in files.code_of(licence + written())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_marker_that_points_elsewhere_or_says_nothing_is_none(marker: str):
 
 def test_other_files_are_no_kernels():
     assert files.read(CODE) is None
-    assert files.lines_above(CODE) == 0
+    assert files.line_in_file(CODE, 3) == 3
     assert files.code_of(CODE) == CODE
 
 
