@@ -7,7 +7,10 @@
         ):
             from softmax_triton import softmax as softmax_triton
 
-            return softmax_triton(x)
+            try:
+                return softmax_triton(x)
+            except (NotImplementedError, TypeError, ValueError):
+                pass  # it does not fit the kernel
         return x.softmax(-1)  # as before, for everything else
 
 The import stands in the branch: the module must work where there is no Triton and no compiler.
@@ -131,7 +134,12 @@ def _is_dispatch(node: ast.If) -> bool:
         case ast.If(
             body=[
                 ast.ImportFrom(module=str(module), names=[ast.alias(asname=str(bound))]),
-                ast.Return(value=ast.Call(func=ast.Name(id=called))),
+                ast.Try(
+                    body=[ast.Return(value=ast.Call(func=ast.Name(id=called)))],
+                    handlers=[ast.ExceptHandler(body=[ast.Pass()])],
+                    orelse=[],
+                    finalbody=[],
+                ),
             ],
             orelse=[],
         ):
@@ -171,7 +179,10 @@ def _call(
         "):",
         f"{_STEP}from {dot}{module} import {task.name} as {module}",
         "",
-        f"{_STEP}return {module}({_arguments(function)})",
+        f"{_STEP}try:",
+        f"{_STEP * 2}return {module}({_arguments(function)})",
+        f"{_STEP}except (NotImplementedError, TypeError, ValueError):",
+        f"{_STEP * 2}pass  # it does not fit the kernel",
     ]
 
 

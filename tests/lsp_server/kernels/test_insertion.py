@@ -98,6 +98,17 @@ def test_inserted_call_takes_what_was_verified_and_nothing_else(scale):
         assert call(x.clone().requires_grad_(), w) == "kernel"
 
 
+def test_what_does_not_fit_the_kernel_goes_to_the_reference(scale, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    def kernel(*given):
+        raise ValueError("rows of 1 to 4 elements fit this kernel")
+
+    monkeypatch.setattr(sys.modules["scale_c"], "scale", kernel)
+    call, _ = scale
+    assert isinstance(call(torch.rand(3, 5), torch.rand(5)), torch.Tensor)
+
+
 @pytest.mark.parametrize("language", [Language.TRITON, Language.CUDA])
 def test_gpu_kernels_are_called_for_gpu_tensors_alone(language):
     text = "import torch\n\n\ndef f(x):\n    return x\n"
@@ -129,7 +140,7 @@ def test_gpu_kernels_are_called_for_gpu_tensors_alone(language):
         ("@jit\ndef f(x):\n    return x\n", "import torch\n\n\n@jit\n"),
         (
             "import torch\ndef f(x):\n    @torch.jit.script\n    def g(): ...\n    return g\n",
-            "return f_c(x)\n    @torch",
+            "does not fit the kernel\n    @torch",
         ),
     ],
 )
