@@ -399,7 +399,7 @@ def identity(path: Path) -> tuple[int, int]:
     try:
         infos = [file.stat() for file in _files(path)]
     except OSError as exc:
-        raise ModelFileError(f"{path} cannot be read: {exc.strerror}.") from exc
+        raise ModelFileError(f"{exc.filename or path} cannot be read: {exc.strerror}.") from exc
     return sum(info.st_size for info in infos), max((i.st_mtime_ns for i in infos), default=0)
 
 

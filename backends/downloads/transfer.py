@@ -211,7 +211,7 @@ class Transfer:
     def _hash(self, file: BinaryIO) -> None:
         """Hash what is there already."""
         self._begin_anew()
-        while data := file.read(CHUNK * 4):
+        while data := file.read(min(CHUNK * 4, self._wanted.file.size - self._at)):
             self._cancel.check()
             self._digest.update(data)
             self._at += len(data)
