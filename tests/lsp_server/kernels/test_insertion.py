@@ -181,13 +181,30 @@ def test_insert_is_done_once():
         insert(new, one(), "f_c", ["float32"])
 
 
+CALL = """\
+def f(x):
+    if x:
+        from a_c import f as g
+
+        try:
+            return g(x)
+        except ValueError:
+            pass
+    return x
+"""
 OTHERS = [
-    "def f(x):\n    if x:\n        from a_c import f as g\n        y = 1\n        return g(x)\n",
-    "def f(x):\n    if x:\n        from a_d import f as g\n        return g(x)\n    return h\n",
-    "def f(x):\n    if x:\n        from a_c import f as g\n        return h(x)\n    return h\n",
-    "def f(x:\n  from a_c import f",
-    "from a_c import b\nif b:\n    from a_c import f as f_c\n    x = f_c(1)\n",
+    CALL.replace("pass", "return 1"),
+    CALL.replace("a_c", "a_d"),
+    CALL.replace("g(x)", "h(x)"),
+    CALL.replace("        try", "        x = 1\n        try"),
+    CALL.replace("    return x\n", "    else:\n        x = 1\n    return x\n"),
+    CALL.replace("(x):", "(x:"),
+    CALL.replace("def f(x):", "while 1:"),
 ]
+
+
+def test_without_takes_out_what_looks_like_a_call_that_was_inserted():
+    assert without(CALL) == "def f(x):\n    return x\n"
 
 
 @pytest.mark.parametrize("text", OTHERS)
