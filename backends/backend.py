@@ -145,6 +145,8 @@ class ChatRequest:
     prediction: str = ""  # a text that much of the answer will repeat, to draft from
     steering: tuple[SteeringUse, ...] = ()
     deadline_ms: float | None = None
+    # The answer is empty, and its usage says how many tokens the prompt has: none is evaluated.
+    count_only: bool = False
 
     @property
     def priority(self) -> Priority:
@@ -209,6 +211,7 @@ class Capabilities:
     tools: bool = False  # its answers can be held to a schema
     steering: bool = False
     modulation: bool = True  # temperature and top_p can be set
+    counting: bool = False  # it can say how many tokens a conversation has
 
 
 class Backend(Protocol):

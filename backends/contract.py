@@ -35,6 +35,7 @@ from backends.backend import (
     ToolCall,
 )
 from backends.contract_streams import (
+    COUNT,
     ENDED,
     EVALUATED_PER_KEY,
     FUNCTIONS,
@@ -338,6 +339,30 @@ async def a_conversation_goes_on(backend: Backend) -> None:
 
 
 @_check
+async def a_conversation_is_counted_as_it_is_evaluated(backend: Backend) -> None:
+    """To the token, with tools too, and where it goes on; nothing is evaluated for it."""
+    chats(backend)
+    if not backend.capabilities.counting:
+        raise Lacking("it does not count tokens")
+    said = (Message(Role.SYSTEM, "Be brief. 🙂"), *COUNT)
+    for request in (
+        HELLO,
+        replace(HELLO, messages=said, session="counted"),
+        replace(HELLO, messages=said, tools=(TOOL,)),
+    ):
+        counted = await collected(backend.chat(replace(request, count_only=True)))
+        assert counted.text == ""
+        assert counted.usage.completion_tokens == 0
+        evaluated = await collected(backend.chat(replace(request, max_tokens=1)))
+        assert counted.usage.prompt_tokens == evaluated.usage.prompt_tokens
+    if length := backend.capabilities.context_length:
+        long = replace(HELLO, messages=(Message(Role.USER, "and so on " * length),))
+        counted = await collected(backend.chat(replace(long, count_only=True)))
+        assert counted.usage.prompt_tokens > length, "how far it is over is what one wants to know"
+    assert backend.in_flight == 0
+
+
+@_check
 async def an_answer_that_is_whole_fits_its_schema(backend: Backend) -> None:
     """An engine elsewhere may not hold the model to it: then that is an error, and no answer."""
     holds_to_schemas(backend)
@@ -405,6 +430,9 @@ async def what_it_cannot_do_is_refused_with_a_reason(backend: Backend) -> None:
         assert await refused(collected(backend.infill(replace(GAP, steering=steering))), kind)
     if can.chat:
         assert await refused(collected(backend.chat(replace(HELLO, steering=steering))), kind)
+    if can.chat and not can.counting:
+        counted = backend.chat(replace(HELLO, count_only=True))
+        assert await refused(collected(counted), Unsupported)
 
 
 @_check

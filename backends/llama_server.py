@@ -134,7 +134,8 @@ class LlamaServer:
         can = self.remote.capabilities
         if not self._no_chat_reason:
             return can
-        return replace(can, chat=False, tools=False, no_chat_reason=self._no_chat_reason)
+        reason = self._no_chat_reason
+        return replace(can, chat=False, tools=False, counting=False, no_chat_reason=reason)
 
     @property
     def description(self) -> str:

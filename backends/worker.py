@@ -209,6 +209,7 @@ def _capabilities(
         no_chat_reason=no_chat_reason,
         tools=chats is not None and chats.can_constrain,
         steering=model.can_steer,
+        counting=chats is not None,
     )
 
 

@@ -17,6 +17,7 @@ from backends.api.anthropic_answers import MessageAnswer, Object
 from backends.api.chat_format import ChatCall
 from backends.api.pieces import Pieces
 from backends.api.streams import Events, EventStream, event, whole
+from backends.backend import Usage
 from backends.errors import MidspanError
 
 
@@ -28,6 +29,19 @@ async def messages(request: Request) -> Response:
     if call.stream:
         return EventStream(_events(found, call), _error_event)
     return await whole(request, _whole(found, call))
+
+
+async def count_tokens(request: Request) -> Response:
+    """Answer `POST /v1/messages/count_tokens`."""
+    state = request.app.state
+    call = anthropic_format.parse_count(await read_object(request))
+    return await whole(request, _counted(chat.answered(state.manager, state.sessions, call)))
+
+
+async def _counted(found: Pieces) -> Object:
+    async with aclosing(found) as pieces:
+        usages = [piece.chunk.usage async for piece in pieces]
+    return {"input_tokens": (usages[-1] or Usage()).prompt_tokens}
 
 
 async def _whole(found: Pieces, call: ChatCall) -> Object:

@@ -7,6 +7,7 @@ is the same as absent. Numbers are clamped. docs/http-api.md has the same tables
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -53,6 +54,13 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "mcp_servers": ([],),
     "speed": ("standard",),
 }
+# What a message may have and a count of its tokens has not.
+NOT_COUNTED = frozenset(
+    {
+        *("max_tokens", "stop_sequences", "temperature", "top_p", "top_k", "seed", "stream"),
+        *("metadata", "modulation", "steering"),
+    }
+)
 _SAMPLING = ("temperature", "top_p", "top_k", "seed")
 _TOOL_FIELDS = frozenset(
     {
@@ -100,6 +108,13 @@ def parse(body: Body) -> ChatCall:
         modulated=modulated,
         reasoning=thinking.get("type") != "disabled",
     )
+
+
+def parse_count(body: Body) -> ChatCall:
+    """Return the call that a body of `/v1/messages/count_tokens` describes. Raises BadRequest."""
+    only(body, (FIELDS - NOT_COUNTED) | IGNORED | NEUTRAL.keys())
+    call = parse({**body, "max_tokens": 1})
+    return replace(call, request=replace(call.request, count_only=True))
 
 
 def _conversation(body: Body) -> tuple[Message, ...]:

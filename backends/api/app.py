@@ -28,6 +28,7 @@ ROUTES = (
     Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
     Route("/v1/completions", openai.completions, methods=["POST"]),
     Route("/v1/messages", anthropic.messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", anthropic.count_tokens, methods=["POST"]),
     Route("/v1/models", openai.models),
     Route("/v1/models/{name}", openai.model),
     Route("/health", management.health),

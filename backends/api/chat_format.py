@@ -75,6 +75,7 @@ def check(call: ChatCall, can: Capabilities) -> None:
     wants = (
         (bool(call.request.tools) or call.request.schema is not None, can.tools, SCHEMA),
         (call.modulated, can.modulation, "modulate how it samples"),
+        (call.request.count_only, can.counting, "count a conversation's tokens"),
     )
     for wanted, possible, what in wants:
         if wanted and not possible:

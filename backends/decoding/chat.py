@@ -65,14 +65,11 @@ class Chats:
 
     def prompt(self, request: ChatRequest, prepared: Future[Prepared]) -> ChatPrompt:
         """Return the prompt. Raises MidspanError: what was wrong when it was prepared, too."""
-        try:
-            rendered = prepared.result().rendered
-        except MidspanError:
-            raise
-        except Exception as exc:
-            logger.exception("a chat could not be prepared")
-            raise BackendError(f"The conversation could not be prepared: {exc}") from exc
-        return self._prompter.prompt(request.session, rendered)
+        return self._prompter.prompt(request.session, _rendered(prepared))
+
+    def count(self, request: ChatRequest, prepared: Future[Prepared]) -> int:
+        """Return how many tokens the prompt has. Raises MidspanError, as `prompt` does."""
+        return self._prompter.count(request.session, _rendered(prepared))
 
     def writer(self, prepared: Prepared) -> ChatWriter:
         """Return the writer of the answer."""
@@ -161,3 +158,13 @@ class Chats:
         from backends.decoding.tools import detect
 
         return detect(self._form)
+
+
+def _rendered(prepared: Future[Prepared]) -> Rendered:
+    try:
+        return prepared.result().rendered
+    except MidspanError:
+        raise
+    except Exception as exc:
+        logger.exception("a chat could not be prepared")
+        raise BackendError(f"The conversation could not be prepared: {exc}") from exc

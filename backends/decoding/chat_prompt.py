@@ -60,18 +60,17 @@ class ChatPrompter:
 
     def prompt(self, session: str | None, rendered: Rendered) -> ChatPrompt:
         """Return the prompt. Raises BadRequest where it does not fit the context."""
-        limit = self._model.context_length
-        pieces = rendered.pieces
-        # Not even tokenised, if it can't fit: an endless text would hold up everybody.
-        size = sum(len(piece.text) for piece in pieces if isinstance(piece, Text))
-        tokens = self._tokens(session, pieces) if size <= self._max_bytes else None
-        if tokens is None or len(tokens) >= limit:
-            length = f"{len(tokens)} tokens" if tokens else f"{size} characters"
-            raise BadRequest(
-                f"The conversation has {length}, and the model's context {limit} tokens: "
-                "begin a new conversation, or show less of it."
-            )
-        return ChatPrompt(session, pieces, tokens)
+        tokens = self._bounded(session, rendered.pieces)
+        if len(tokens) >= self._model.context_length:
+            raise self._too_long(f"{len(tokens)} tokens")
+        return ChatPrompt(session, rendered.pieces, tokens)
+
+    def count(self, session: str | None, rendered: Rendered) -> int:
+        """Return how many tokens the prompt would have, also if they are too many.
+
+        Raises BadRequest where they are beyond all measure.
+        """
+        return len(self._bounded(session, rendered.pieces))
 
     def remember(self, prompt: ChatPrompt, answer: str, tokens: Sequence[int]) -> None:
         """Note what was answered, and with which tokens; the oldest session may go."""
@@ -82,6 +81,19 @@ class ChatPrompter:
         self._said[prompt.session] = said
         while len(self._said) > MAX_SESSIONS:
             self._said.popitem(last=False)
+
+    def _bounded(self, session: str | None, pieces: Sequence[Piece]) -> list[int]:
+        # Not even tokenised, if it can't fit: an endless text would hold up everybody.
+        size = sum(len(piece.text) for piece in pieces if isinstance(piece, Text))
+        if size > self._max_bytes:
+            raise self._too_long(f"{size} characters")
+        return self._tokens(session, pieces)
+
+    def _too_long(self, length: str) -> BadRequest:
+        return BadRequest(
+            f"The conversation has {length}, and the model's context "
+            f"{self._model.context_length} tokens: begin a new conversation, or show less of it."
+        )
 
     def _tokens(self, session: str | None, pieces: Sequence[Piece]) -> list[int]:
         said = self._said.get(session or "")

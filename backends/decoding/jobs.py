@@ -11,7 +11,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from backends.backend import ChatRequest, InfillRequest, SteeringUse
+from backends.backend import (
+    ChatRequest,
+    Chunk,
+    FinishReason,
+    InfillRequest,
+    SteeringUse,
+    Timings,
+    Usage,
+)
 from backends.decoding.chat_prompt import ChatPrompt
 from backends.decoding.chat_writer import ChatWriter
 from backends.decoding.copying import Copier, CopyWeights
@@ -110,6 +118,19 @@ class Starter:
         if isinstance(request, InfillRequest):
             return self._start_infill(waiting, request)
         return self._start_chat(waiting, request)
+
+    def counted(self, waiting: Waiting) -> Chunk | None:
+        """Return the answer to a request to count its prompt, None for any other.
+
+        Raises MidspanError.
+        """
+        request = waiting.request
+        if not isinstance(request, ChatRequest) or not request.count_only:
+            return None
+        assert self._chats is not None
+        assert waiting.prepared is not None
+        usage = Usage(prompt_tokens=self._chats.count(request, waiting.prepared))
+        return Chunk("", (), FinishReason.LENGTH, usage, Timings())
 
     def begin(
         self, waiting: Waiting, request: InfillRequest, prompt: TokenPrompt, entry: Entry

@@ -215,9 +215,13 @@ class Scheduler:
     def _start(self, waiting: Waiting) -> bool:
         """Give a request its sequence; False where it must wait for one."""
         try:
-            generation = self._starter.start(waiting)
+            counted = self._starter.counted(waiting)
+            generation = None if counted else self._starter.start(waiting)
         except MidspanError as exc:
             self._emit(waiting.id, exc)
+            return True
+        if counted:
+            self._emit(waiting.id, counted)
             return True
         if generation is not None:
             self._begin(generation)

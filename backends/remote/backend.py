@@ -38,8 +38,8 @@ from backends.errors import (
     RemoteUnauthorized,
     Unsupported,
 )
+from backends.remote import counting, keys
 from backends.remote import endpoint as endpoints
-from backends.remote import keys
 from backends.remote.flights import Flights
 from backends.remote.profiles import PROFILES
 from backends.remote.prompting import Prompter
@@ -197,12 +197,20 @@ class RemoteBackend:
         chunks = self._flights.run(
             identity,
             request.deadline_ms,
-            lambda flight: self._chatting.stream(flight, request, fields, headers),
+            lambda flight: (
+                self._counted(request)
+                if request.count_only
+                else self._chatting.stream(flight, request, fields, headers)
+            ),
         )
         async with aclosing(chunks):
             with self._remembering_refusals():
                 async for chunk in chunks:
                     yield chunk
+
+    async def _counted(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        number = await counting.count(self._connection, self._probed, request)
+        yield Chunk("", finish_reason=FinishReason.LENGTH, usage=Usage(number))
 
     async def health(self) -> None:
         """Return if the endpoint answers. Raises BackendError."""

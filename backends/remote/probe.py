@@ -16,7 +16,7 @@ from backends.config import ModelSettings
 from backends.errors import RemoteFailed, RemoteProtocolError, RemoteRefused, UnknownModel
 from backends.remote import family
 from backends.remote.llama_tokenizer import LlamaTokenizer
-from backends.remote.profiles import PROFILES, Profile, Shape, Way, recognise
+from backends.remote.profiles import PROFILES, Counting, Profile, Shape, Way, recognise
 from backends.remote.prompting import Tokenizer
 from backends.remote.retries import Policy, repeated
 from backends.remote.transport import Connection
@@ -90,6 +90,7 @@ async def probe(connection: Connection, name: str, settings: ModelSettings) -> P
             context_length=length,
             chat=True,
             tools=True,
+            counting=profile.counting is not Counting.NONE,
         ),
         _described(connection, profile, model),
         found,

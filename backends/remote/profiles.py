@@ -47,6 +47,14 @@ class Forcing(StrEnum):
     NONE = "none"  # it can't be
 
 
+class Counting(StrEnum):
+    """How a conversation's tokens are counted before it is evaluated."""
+
+    TEMPLATE = "template"  # the template is applied by /apply-template, then /tokenize
+    MESSAGES = "messages"  # /tokenize takes messages
+    NONE = "none"  # it can't be
+
+
 OPENAI_SAMPLING: Mapping[str, str] = MappingProxyType(
     {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
 )
@@ -93,6 +101,7 @@ class Profile:
     prediction: bool = False  # takes a text that much of the answer repeats
     effort_alone: bool = False  # models that reason refuse to have their sampling set
     forcing: Forcing = Forcing.CHOICE
+    counting: Counting = Counting.NONE
     schemas: bool = True  # an answer can be held to a JSON schema, else only to JSON
     hosted: bool = False  # billed by the token: nothing is evaluated in advance
     endpoint: str = ""  # where it is, if there is but one
@@ -131,6 +140,7 @@ _ROWS = (
         max_stops=64,
         window=512,
         forcing=Forcing.SCHEMA,
+        counting=Counting.TEMPLATE,
     ),
     Profile(
         # For models whose family midspan does not know: the server has the template.
@@ -146,6 +156,7 @@ _ROWS = (
         max_stops=64,
         window=512,
         forcing=Forcing.SCHEMA,
+        counting=Counting.TEMPLATE,
     ),
     Profile(
         "vllm",
@@ -162,6 +173,7 @@ _ROWS = (
         window=2048,
         salt_field="cache_salt",
         session_header="X-Session-ID",
+        counting=Counting.MESSAGES,
     ),
     Profile(
         "sglang",

@@ -384,6 +384,19 @@ def test_anthropic_messages_call_a_tool(of_anthropic: anthropic.Anthropic) -> No
     assert done.stop_reason in ("end_turn", "max_tokens")
 
 
+def test_anthropic_counts_tokens_as_they_are_evaluated(of_anthropic: anthropic.Anthropic) -> None:
+    shown: Any = {"model": "chatty", "system": "Code.", "messages": ASK}
+    tool: Any = {"name": "area", "description": "Of a shape.", "input_schema": PARAMETERS}
+    for fields in (shown, {**shown, "tools": [tool]}):
+        counted = of_anthropic.messages.count_tokens(**fields)
+        usage = of_anthropic.messages.create(**fields, max_tokens=1, **GREEDY).usage
+        assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    long: Any = {**shown, "messages": [{"role": "user", "content": "again " * 3000}]}
+    assert of_anthropic.messages.count_tokens(**long).input_tokens > 3000
+    with pytest.raises(anthropic.ConflictError, match="no chat template"):
+        of_anthropic.messages.count_tokens(**{**shown, "model": "silent"})
+
+
 def test_anthropic_stop_sequence_is_named(of_anthropic: anthropic.Anthropic) -> None:
     options: Any = {"model": "chatty", "messages": ASK, "max_tokens": 24, **GREEDY}
     block: Any = of_anthropic.messages.create(**options).content[0]

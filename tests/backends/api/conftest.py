@@ -31,7 +31,7 @@ from tests.backends.conftest import TOKEN, Served, serving
 
 USAGE = Usage(prompt_tokens=10, cached_tokens=7, completion_tokens=3)
 END = Chunk("", finish_reason=FinishReason.STOP, usage=USAGE)
-CAN = Capabilities(fim=True, chat=True, tools=True, steering=True)
+CAN = Capabilities(fim=True, chat=True, tools=True, steering=True, counting=True)
 
 
 @dataclass

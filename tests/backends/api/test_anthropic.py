@@ -47,6 +47,23 @@ async def test_messages_count_the_prompt_once(scripted: Scripted) -> None:
     assert sum(body["usage"][part] for part in parts) == USAGE.prompt_tokens
 
 
+async def test_count_tokens_asks_for_a_count_alone(scripted: Scripted) -> None:
+    scripted.script(END)
+    body = {name: value for name, value in HI.items() if name != "max_tokens"}
+    status, answer = await scripted.ask(f"{PATH}/count_tokens", body)
+    assert (status, answer) == (200, {"input_tokens": 10})
+    assert scripted.request.count_only
+    for wrong in ("max_tokens", "temperature", "metadata", "steering", "nonsense"):
+        status, answer = await scripted.ask(f"{PATH}/count_tokens", {**body, wrong: 1})
+        assert (status, answer["error"]["type"]) == (422, "invalid_request_error")
+        assert wrong in answer["error"]["message"]
+    scripted.can(counting=False)
+    status, answer = await scripted.ask(f"{PATH}/count_tokens", body)
+    assert (status, answer["error"]["kind"]) == (409, "unsupported")
+    assert "count" in answer["error"]["message"]
+    assert len(scripted.backend.requests) == 1
+
+
 async def test_messages_stream_the_exact_sequence(scripted: Scripted) -> None:
     scripted.script(
         Chunk("", reasoning="Hm."), Chunk("", reasoning=" So"), Chunk("Hel"), Chunk("lo"), CALLS

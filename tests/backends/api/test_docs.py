@@ -16,7 +16,7 @@ OURS = {"modulation", "steering", "model"}  # told once for all
 
 
 def section(title: str) -> str:
-    return re.split(r"^## ", PAGE.partition(f"## `POST {title}`")[2], maxsplit=1, flags=re.M)[0]
+    return re.split(r"^## ", PAGE.partition(f"## `POST {title}`\n")[2], maxsplit=1, flags=re.M)[0]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def section(title: str) -> str:
             "/v1/messages",
             {*anthropic_format.FIELDS, *anthropic_format.IGNORED, *anthropic_format.NEUTRAL},
         ),
+        ("/v1/messages/count_tokens", anthropic_format.FIELDS - anthropic_format.NOT_COUNTED),
     ],
 )
 def test_page_names_every_field(title: str, fields: Iterable[str]) -> None:

@@ -467,6 +467,29 @@ async def test_answer_that_does_not_fit_its_schema_is_refused(
     assert sent["response_format"]["json_schema"]["schema"] == schema
 
 
+async def test_vllm_counts_messages_with_their_tools(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/models", models("vllm"))
+    upstream.answers("/tokenize", as_json({"count": 42, "max_model_len": 4096, "tokens": []}))
+    backend = await connect()
+    _, last = await collected(backend.chat(ChatRequest(MESSAGES, tools=(TOOL,), count_only=True)))
+    assert last.usage is not None
+    assert last.usage.prompt_tokens == 42
+    (sent,) = upstream.to("/tokenize")
+    assert sent.json["messages"][1] == {"role": "user", "content": "hello"}
+    assert sent.json["tools"][0]["function"]["name"] == "open_file"
+    assert not upstream.to("/v1/chat/completions")
+
+
+@pytest.mark.parametrize("answer", [{}, {"count": -1}, {"count": "42"}, []])
+async def test_count_that_is_none_is_an_error(
+    connect: Connect, upstream: Upstream, answer: Any
+) -> None:
+    upstream.answers("/tokenize", as_json(answer))
+    backend = await connect(profile="vllm")
+    with pytest.raises(RemoteProtocolError, match="no number"):
+        await collected(backend.chat(ChatRequest(MESSAGES, count_only=True)))
+
+
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 async def test_reasoning_in_a_field_is_kept_apart(
     connect: Connect, upstream: Upstream, field: str
