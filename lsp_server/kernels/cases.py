@@ -64,6 +64,22 @@ class Case:
         return {**asdict(self), "level": int(self.level), "sizes": dict(self.sizes)}
 
 
+def other(value: float) -> float:
+    """Another number in place of one that was given, to see that a kernel does not ignore it."""
+    return value * 1.5 if abs(value) >= 1e-2 else value + 0.25
+
+
+def numbers(parameters: tuple[Parameter, ...], case: Case) -> dict[str, float | int | bool | None]:
+    """What the parameters that are no tensors are called with in a case."""
+    return {
+        p.name: other(p.value)
+        if p.kind == "float" and p.value is not None and case.numbers == "other"
+        else p.value
+        for p in parameters
+        if p.kind != "tensor"
+    }
+
+
 def dtypes(task: Task) -> tuple[str, ...]:
     """What the floating tensors are tried as, the declared type first.
 
@@ -92,7 +108,7 @@ def plan(task: Task, seed: int, types: tuple[str, ...]) -> tuple[Case, ...]:
     tensors = [p for p in task.parameters if p.kind == "tensor"]
     layouts = ["strided"] if tensors else []
     layouts += ["transposed"] if any(len(p.shape) > 1 for p in tensors) else []
-    numbers = any(p.kind == "float" for p in task.parameters)
+    has_numbers = any(p.kind == "float" for p in task.parameters)
     first, middle = rows[0], rows[_MIDDLE]
 
     def wanted() -> Iterator[tuple[Level, tuple[int, ...], str, str, str, str]]:
@@ -108,7 +124,7 @@ def plan(task: Task, seed: int, types: tuple[str, ...]) -> tuple[Case, ...]:
             yield Level.ROBUST, middle, types[0], "contiguous", "normal", "given"
         for values in HIDDEN if tensors else ():
             yield Level.ROBUST, middle, types[0], "contiguous", values, "given"
-        if numbers:
+        if has_numbers:
             yield Level.ROBUST, middle, types[0], "contiguous", "normal", "other"
 
     return tuple(
@@ -122,9 +138,9 @@ def plan(task: Task, seed: int, types: tuple[str, ...]) -> tuple[Case, ...]:
             layout=layout,
             values=values,
             seed=(seed + index) % 2**31,
-            numbers=numbers_,
+            numbers=given,
         )
-        for index, (level, row, dtype, layout, values, numbers_) in enumerate(wanted())
+        for index, (level, row, dtype, layout, values, given) in enumerate(wanted())
     )
 
 

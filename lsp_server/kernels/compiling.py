@@ -5,10 +5,11 @@ Rule: compilers run in the sandbox like everything else. Must not know whether a
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 
-from lsp_server.kernels import c_source, sandbox, toolchain
+from lsp_server.kernels import allowlist, c_source, sandbox, toolchain
 from lsp_server.kernels.limits import Limits
 from lsp_server.kernels.numerics import Launch, Library
 from lsp_server.kernels.task import Candidate, Check, Language, Level, Result
@@ -62,7 +63,13 @@ async def triton(
 
 
 async def native(
-    source: tuple[str, int], language: Language, chain: Toolchain, limits: Limits, *, device: bool
+    tree: ast.Module,
+    source: tuple[str, int],
+    language: Language,
+    chain: Toolchain,
+    limits: Limits,
+    *,
+    device: bool,
 ) -> tuple[Check, Library | None]:
     """Build C with warnings as errors and again with sanitisers; CUDA for the NVIDIA targets."""
     compiler = toolchain.COMPILERS[language]
@@ -95,6 +102,10 @@ async def native(
     foreign = c_source.foreign(answer["undefined"])
     if foreign:
         reason = f"the kernel calls {', '.join(foreign)}: only mathematics and memory are allowed"
+        return Check(Level.COMPILES, Result.FAILED, reason=reason, line=line), None
+    missing = allowlist.called(tree) - set(answer["defined"] or allowlist.called(tree))
+    if missing:
+        reason = f"the source defines no {', '.join(sorted(missing))}"
         return Check(Level.COMPILES, Result.FAILED, reason=reason, line=line), None
     built = Check(Level.COMPILES, Result.PASSED, summary=answer["summary"], cases=1)
     return built, Library(library, answer["preload"], line) if library else None

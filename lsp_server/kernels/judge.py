@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -18,6 +19,10 @@ from lsp_server.kernels.cases import Case
 from lsp_server.kernels.children import wire
 from lsp_server.kernels.limits import Limits
 from lsp_server.kernels.task import Task
+
+logger = logging.getLogger(__name__)
+
+Answer = tuple[wire.Header, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Judge:
         self.task = task
         self._child = child
         self._turn = asyncio.Lock()
+        self._opened = False
+        self._exchanges: set[asyncio.Task[Answer]] = set()
         self._sets = count()
 
     @classmethod
@@ -45,14 +52,14 @@ class Judge:
 
         Raises:
             NoSandbox, EngineMissing: nothing was run.
-            BadRequest: the reference itself cannot be loaded.
         """
         chain = await toolchain.find(limits.python)
         chain.check(task.language)
         program = sandbox.Program("judge", chain)
         async with sandbox.start(program, limits.reference) as child:
             judge = cls(task, child)
-            answer, _ = await judge._ask(
+            # The answer is read with the first question: meanwhile the candidate's process starts.
+            await judge._write(
                 {
                     "do": "open",
                     "source": task.source,
@@ -63,28 +70,37 @@ class Judge:
                             "kind": p.kind,
                             "shape": list(p.shape),
                             "dtype": p.dtype,
-                            "value": p.value,
                         }
                         for p in task.parameters
                     ],
                     "tolerance": {**cases.TOLERANCE, "float32": cases.TOLERANCE_FLOAT32},
                 }
             )
-            if answer["event"] == "failed":
-                raise BadRequest(f"{task.name} itself cannot be loaded: {answer['reason']}")
-            yield judge
+            try:
+                yield judge
+            finally:
+                for exchange in judge._exchanges:
+                    exchange.cancel()
 
-    async def make(self, planned: Sequence[Case]) -> tuple[int, list[Made]]:
-        """Make inputs and expected values. Returns the set's number and the cases that make sense.
+    def new_set(self) -> int:
+        """A number for a set of cases."""
+        return next(self._sets)
 
-        A case that the reference refuses is left out.
+    async def make(self, number: int, planned: Sequence[Case]) -> list[Made]:
+        """Make a set's inputs and expected values. A case that the reference refuses is left out.
 
         Raises:
             BadRequest: it refuses them all, or is nothing that a kernel can stand for.
         """
-        number = next(self._sets)
         answer, data = await self._ask(
-            {"do": "make", "set": number, "cases": [case.to_json() for case in planned]}
+            {
+                "do": "make",
+                "set": number,
+                "cases": [
+                    {**case.to_json(), "given": cases.numbers(self.task.parameters, case)}
+                    for case in planned
+                ],
+            }
         )
         by_index = {case.index: case for case in planned}
         made: list[Made] = []
@@ -96,7 +112,7 @@ class Judge:
         if not made or answer["final"]:
             reason = answer["final"] or answer["skipped"][0]["reason"]
             raise BadRequest(f"{self.task.name} itself cannot be tried: {reason}")
-        return number, made
+        return made
 
     async def verdict(self, number: int, index: int, result: wire.Header, outputs: bytes) -> str:
         """Say how a case's outputs differ from what is expected, or ""."""
@@ -106,14 +122,48 @@ class Judge:
         )
         return str(answer["difference"])
 
-    async def forget(self, number: int) -> None:
-        """Let go of a set's expected values."""
-        await self._ask({"do": "forget", "set": number})
+    def forget(self, number: int) -> None:
+        """Let go of a set's expected values, when there is time for it."""
+        self._begin({"do": "forget", "set": number})
 
-    async def _ask(self, header: wire.Header, payload: bytes = b"") -> tuple[wire.Header, bytes]:
+    async def _ask(self, header: wire.Header, payload: bytes = b"") -> Answer:
+        # Who asks may be cancelled; the answer must be read all the same, or the next would get it.
+        return await asyncio.shield(self._begin(header, payload))
+
+    def _begin(self, header: wire.Header, payload: bytes = b"") -> asyncio.Task[Answer]:
+        exchange = asyncio.create_task(self._exchange(header, payload))
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._ended)
+        return exchange
+
+    def _ended(self, exchange: asyncio.Task[Answer]) -> None:
+        self._exchanges.discard(exchange)
+        if not exchange.cancelled() and exchange.exception() is not None:
+            logger.debug("the reference's process is gone: %s", exchange.exception())
+
+    async def _exchange(self, header: wire.Header, payload: bytes) -> Answer:
         async with self._turn:
-            try:
-                await self._child.write(header, payload)
-                return await self._child.read()
-            except sandbox.Died as died:
-                raise BadRequest(f"{self.task.name} itself cannot be tried: {died}.") from died
+            if not self._opened:
+                answer, _ = await self._read()
+                if answer["event"] == "failed":
+                    raise BadRequest(
+                        f"{self.task.name} itself cannot be loaded: {answer['reason']}"
+                    )
+                self._opened = True
+            await self._write(header, payload)
+            return await self._read()
+
+    async def _write(self, header: wire.Header, payload: bytes = b"") -> None:
+        try:
+            await self._child.write(header, payload)
+        except sandbox.Died as died:
+            raise self._gone(died) from died
+
+    async def _read(self) -> Answer:
+        try:
+            return await self._child.read()
+        except sandbox.Died as died:
+            raise self._gone(died) from died
+
+    def _gone(self, died: sandbox.Died) -> BadRequest:
+        return BadRequest(f"{self.task.name} itself cannot be tried: {died}.")

@@ -7,11 +7,11 @@ not know what is computed or what is expected.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lsp_server.kernels import loaders, sandbox
+from lsp_server.kernels import cases, loaders, sandbox
 from lsp_server.kernels.cases import Case
 from lsp_server.kernels.children import wire
 from lsp_server.kernels.judge import Judge, Made
@@ -33,12 +33,16 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What failed in which case. `typing` is set when Numba could not type the kernel."""
+    """What failed in which case.
+
+    `raised` is set when the code itself raised, `typing` when Numba could not type the kernel.
+    """
 
     level: Level
     reason: str
     case: Case | None = None
     line: int = 0
+    raised: bool = False
     typing: bool = False
 
 
@@ -70,7 +74,8 @@ async def run(
     task: Task,
     candidate: Candidate,
     judge: Judge,
-    made: tuple[int, Sequence[Made]],
+    make: Callable[[], Awaitable[Sequence[Made]]],
+    number: int,
     chain: Toolchain,
     bounds: Bounds,
     *,
@@ -78,7 +83,7 @@ async def run(
     traced: Callable[[Run], None] = lambda run: None,
     go_on: Callable[[Run], bool] = lambda run: True,
 ) -> Run:
-    """Call the candidate on the cases, in order, until one fails or `go_on` says no.
+    """Call the candidate on the judge's set of cases, in order, until one fails or `go_on` says no.
 
     `traced` is called once the first case of each type is done: then the launches are known.
     """
@@ -99,13 +104,14 @@ async def run(
             "loader": loaders.NAME,
         }
         current: Case | None = None
+        types: set[str] = set()
         level = Level.CORRECT
         try:
             await child.write(opened, library.data if library else b"")
+            ready = await make()
             answer, _ = await child.read()
             if answer["event"] == "failed":
                 found.failure = _failed(answer, level, None)
-            number, ready = made
             types = {one.case.dtype for one in ready}
             for position, one in enumerate(ready):
                 if position == len(types):
@@ -140,22 +146,27 @@ async def _call(
 
 
 def _arguments(task: Task, one: Made) -> wire.Header:
-    def value(kind: str, given: Any) -> Any:
-        if kind == "tensor":
-            return "tensor"
-        return [given * 1.5 if kind == "float" and one.case.numbers == "other" else given]
-
+    numbers = cases.numbers(task.parameters, one.case)
     return {
         "do": "call",
         "index": one.case.index,
         "layout": one.case.layout,
         "inputs": list(one.inputs),
-        "arguments": [[p.name, value(p.kind, p.value)] for p in task.parameters],
+        "arguments": [
+            [p.name, [numbers[p.name]] if p.name in numbers else "tensor"] for p in task.parameters
+        ],
     }
 
 
 def _failed(answer: wire.Header, level: Level, case: Case | None) -> Failure:
-    return Failure(level, answer["reason"], case, answer["line"], bool(answer.get("typing")))
+    return Failure(
+        level,
+        answer["reason"],
+        case,
+        answer["line"],
+        not answer.get("broken"),
+        bool(answer.get("typing")),
+    )
 
 
 def _crash(died: sandbox.Died, library: Library | None) -> tuple[str, int]:

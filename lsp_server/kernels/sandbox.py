@@ -34,7 +34,7 @@ _PACKAGE = Path(confine.__file__).parent
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/rocm")
 _SETTINGS = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 _STDERR_KEPT = 64 * 2**10  # bytes, the last ones
-_LOOK_EVERY = 0.1  # seconds between looks at memory and processes
+_LOOK_EVERY = 0.25  # seconds between looks at memory and processes
 
 
 class NoSandbox(MidspanError):
@@ -332,7 +332,7 @@ class Child:
         with contextlib.suppress(psutil.NoSuchProcess):
             outer = psutil.Process(self._process.pid)
             while True:
-                memory, tasks = _usage(outer)
+                memory, tasks = await asyncio.to_thread(_usage, outer)
                 if loop.time() > end:
                     self.kill(f"it ran for more than {self._bounds.wall_s:g} s")
                 elif memory > self._bounds.memory_mb * 2**20:

@@ -136,7 +136,7 @@ class _Climb:
         if source is not None:
             self._say(Level.COMPILES)
             built, library = await compiling.native(
-                source, self._task.language, self._chain, self._limits, device=device
+                tree, source, self._task.language, self._chain, self._limits, device=device
             )
             self._add(built)
             if self._failed:
@@ -158,13 +158,15 @@ class _Climb:
         self._say(Level.CORRECT)
         seed = self._limits.seed if self._limits.seed is not None else secrets.randbelow(2**31)
         types, left_out = _types(self._task, self._candidate.code)
-        made = await judge.make(cases.plan(self._task, seed, types))
+        number = judge.new_set()
+        planned = cases.plan(self._task, seed, types)
         try:
             run = await numerics.run(
                 self._task,
                 self._candidate,
                 judge,
-                made,
+                lambda: judge.make(number, planned),
+                number,
                 self._chain,
                 self._limits.candidate,
                 library=library,
@@ -178,12 +180,17 @@ class _Climb:
         finally:
             if self._compiling is not None:
                 await asyncio.gather(self._compiling, return_exceptions=True)
-            await judge.forget(made[0])
+            judge.forget(number)
         self._judge(run, types, left_out)
 
     def _traced(self, run: numerics.Run) -> None:
-        """The launches are known: compile them beside the calls that remain."""
-        if self._task.language is Language.TRITON and self._compiling is None:
+        """The launches are known: compile them beside the calls that remain.
+
+        Of code that raised, the compiler says more; for results that are wrong it is not asked.
+        """
+        if self._task.language is Language.TRITON:
+            if self._compiling is not None or (run.failure and not run.failure.raised):
+                return
             self._compiling = asyncio.create_task(self._compile(list(run.launches)))
         elif self._task.language is Language.NUMBA and run.passed:
             self._add(Check(Level.COMPILES, Result.PASSED, summary="this processor", cases=1))

@@ -1,8 +1,8 @@
 """Compiles C or CUDA source; nothing of it is run.
 
 Rule: warnings are errors; what the object code asks of other libraries is reported, and judged
-elsewhere. Frames: `build` {source, language} answers `built` {failure or null, undefined, preload,
-summary} with the library as payload. Runs in the sandbox only.
+elsewhere. Frames: `build` {source, language} answers `built` {failure or null, undefined, defined,
+preload, summary} with the library as payload. Runs in the sandbox only.
 """
 
 from __future__ import annotations
@@ -44,10 +44,17 @@ def _run(command: list[str]) -> str:
 def _c(source: str) -> tuple[dict[str, Any], bytes]:
     (_FOLDER / "kernel.c").write_text(source, encoding="utf-8")
     _run(_STRICT)
-    undefined = [line.split()[-1] for line in _run(["nm", "-u", "kernel.o"]).splitlines() if line]
+    symbols = [line.split() for line in _run(["nm", "kernel.o"]).splitlines() if line.strip()]
+    undefined = [words[-1] for words in symbols if words[-2] in "Uwv"]
+    defined = [words[-1] for words in symbols if words[-2] == "T"]
     _run(_SANITISED)
     preload = _run(["cc", "-print-file-name=libasan.so"]).strip()
-    about = {"undefined": undefined, "preload": preload, "summary": "this processor"}
+    about = {
+        "undefined": undefined,
+        "defined": defined,
+        "preload": preload,
+        "summary": "this processor",
+    }
     return about, (_FOLDER / "kernel.so").read_bytes()
 
 
@@ -65,7 +72,7 @@ def _cuda(source: str, targets: list[str], device: bool) -> tuple[dict[str, Any]
     if device:
         _run([*_CUDA_LIBRARY, "-o", "kernel.so"])
         library = (_FOLDER / "kernel.so").read_bytes()
-    return {"undefined": [], "preload": "", "summary": summary}, library
+    return {"undefined": [], "defined": None, "preload": "", "summary": summary}, library
 
 
 def main() -> None:

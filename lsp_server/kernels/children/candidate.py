@@ -96,7 +96,9 @@ def main() -> None:
     pipe = wire.Pipe()
     torch.set_num_threads(1)
     # Memory that nobody wrote to is NaN, or the largest integer.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # (torch.use_deterministic_algorithms says the same, but imports its compiler for a second.)
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
+    torch._C._set_deterministic_fill_uninitialized_memory(True)
     calls: _Calls | None = None
     while True:
         try:
@@ -116,6 +118,7 @@ def main() -> None:
         except Exception as error:
             launches = calls.runner.launches() if calls else []
             found = explain(error, path)
+            found["broken"] = found["reason"].startswith("Broken: ")
             found["reason"] = found["reason"].removeprefix("Broken: ")
             names = {type(error).__name__, type(error.__cause__).__name__}
             found["typing"] = bool(names & {"TypingError", "LoweringError", "UnsupportedError"})

@@ -28,7 +28,7 @@ class _Judge:
         return {
             p["name"]: tensors.make(p, case, generator)
             if p["kind"] == "tensor"
-            else tensors.number(p, case)
+            else case["given"][p["name"]]
             for p in self.parameters
         }
 

@@ -80,14 +80,6 @@ def make(
     return values.to(dtype)
 
 
-def number(parameter: dict[str, Any], case: dict[str, Any]) -> Any:
-    """What a parameter that is no tensor is called with."""
-    value = parameter["value"]
-    if parameter["kind"] == "float" and case["numbers"] == "other" and value is not None:
-        return value * 1.5
-    return value
-
-
 def difference(expected: torch.Tensor, found: torch.Tensor, tolerance: float) -> str:
     """Say how they differ, or "" where they agree: |e - f| <= tolerance x max(|e|, scale).
 
