@@ -218,6 +218,7 @@ class Manager:
 
     def remove(self, name: str) -> None:
         """Forget an added model. Raises UnknownModel, Conflict."""
+        self.catalogue.get(name)
         self.check_unused(name)
         self.catalogue.remove(name)
         self.unload(name)

@@ -137,3 +137,16 @@ def test_explain_shows_what_is_no_secret(tmp_path: Path) -> None:
     assert shown["models.m.endpoint"] == "https://h/v1"
     assert shown["models.m.api_key_env"] == "MY_KEY"
     assert shown["models.m.api_key_keyring"] == "midspan/me"
+
+
+def test_borrowed_names_lie_below_our_own(tmp_path: Path) -> None:
+    def endpoint(**environment: str) -> tuple[str, str]:
+        found = config.resolve(tmp_path / "none.toml", environment)
+        key = ("downloads", "endpoint")
+        origin = found.origins.get(key)
+        return found.values.get(key, "default"), str(origin)
+
+    assert endpoint(HF_ENDPOINT="https://a.example") == ("https://a.example", "HF_ENDPOINT")
+    ours = endpoint(HF_ENDPOINT="https://a.example", MIDSPAN_DOWNLOADS_ENDPOINT="https://b.example")
+    assert ours[0] == "https://b.example"
+    assert endpoint(HF_ENDPOINT="")[0] in ("default", "https://huggingface.co")
