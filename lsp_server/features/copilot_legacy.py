@@ -31,6 +31,7 @@ async def get_completions(kind: int, ls: MidspanServer, params: Any) -> dict[str
     if located is None:
         return {"completions": []}
     document, offset = located
+    version = document.version
     answer = await inline_completion(
         ls,
         types.InlineCompletionParams(
@@ -41,11 +42,14 @@ async def get_completions(kind: int, ls: MidspanServer, params: Any) -> dict[str
     )
     line_start, _ = document.line_bounds(document.line_of(offset))
     before = document.text[line_start:offset]
-    return {"completions": [_completion(item, before) for item in answer.items]}
+    return {"completions": [_completion(item, before, version) for item in answer.items]}
 
 
-def _completion(item: types.InlineCompletionItem, before: str) -> dict[str, Any]:
-    """Say it as these clients reckon: `text` replaces the line from its start to the cursor."""
+def _completion(item: types.InlineCompletionItem, before: str, version: int) -> dict[str, Any]:
+    """Say it as these clients reckon: `text` replaces the line from its start to the cursor.
+
+    copilot.el of before 2026 shows only what has its document's version.
+    """
     cursor = _range(item)["end"]
     return {
         "uuid": _uuid(item),
@@ -53,6 +57,7 @@ def _completion(item: types.InlineCompletionItem, before: str) -> dict[str, Any]
         "displayText": item.insert_text,
         "range": {"start": {**cursor, "character": 0}, "end": cursor},
         "position": cursor,
+        "docVersion": version,
     }
 
 

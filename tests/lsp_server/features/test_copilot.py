@@ -282,6 +282,7 @@ async def test_old_request_is_answered_in_its_words(session: Session):
         "displayText": "return a",
         "position": place,
         "range": {"start": {"line": 1, "character": 0}, "end": place},
+        "docVersion": 1,
     }
     await session.until(lambda m: m.get("method") == "statusNotification")
 
