@@ -30,7 +30,7 @@ export function activate(context: ExtensionContext): void {
   const item = new StatusItem(latency);
   const suggestions = new Suggestions(latency, () => item.update());
   const previews = new Previews();
-  const kernels = new Kernels(() => client, previews);
+  const kernels = new Kernels(() => client);
   let client: LanguageClient | undefined;
   let looking: NodeJS.Timeout | undefined;
 

@@ -9,7 +9,6 @@
 import { l10n, window } from 'vscode';
 import type { LanguageClient } from 'vscode-languageclient/node';
 
-import type { Previews } from './preview';
 import { complain, execute, executeSlowly } from './server';
 
 const RUN = 'midspan.kernel.run';
@@ -36,13 +35,12 @@ interface Shapes {
 interface Answer {
   success: boolean;
   statement: string;
+  /** Whether what was made was written; of a command that writes. */
+  applied?: boolean;
 }
 
 export class Kernels {
-  constructor(
-    private readonly client: () => LanguageClient | undefined,
-    private readonly previews: Previews,
-  ) {}
+  constructor(private readonly client: () => LanguageClient | undefined) {}
 
   /** The commands of code actions and lenses that take long: they are run here, to be watched. */
   readonly commands: Record<string, (args: unknown[]) => Promise<void>> = {
@@ -81,18 +79,14 @@ export class Kernels {
   }
 
   private async watched(command: string, args: unknown[]): Promise<void> {
-    const declined = this.previews.declined;
     try {
       const title = l10n.t('Midspan: working on a kernel');
       const answer = await executeSlowly<Answer>(this.client(), title, command, args);
-      if (answer?.success) {
+      if (answer?.success && answer.applied !== false) {
         void window.showInformationMessage(l10n.t('Midspan: {0}', answer.statement));
       }
     } catch (error) {
-      // Where the user discarded what was made, nothing went wrong.
-      if (this.previews.declined === declined) {
-        complain(error);
-      }
+      complain(error);
     }
   }
 }

@@ -5,9 +5,11 @@
  * this one takes a single click. Rule: an edit is made as the server sent it, or not at all.
  */
 
-import { commands, Disposable, l10n, Uri, window, workspace } from 'vscode';
+import { commands, Disposable, l10n, TabInputText, Uri, window, workspace } from 'vscode';
 import type { Tab, TextEdit, WorkspaceEdit } from 'vscode';
 import type { ApplyWorkspaceEditParams, ApplyWorkspaceEditResult, LanguageClient } from 'vscode-languageclient/node';
+
+import { complain } from './server';
 
 export const SCHEME = 'midspan-preview';
 
@@ -23,8 +25,6 @@ interface Shown {
 }
 
 export class Previews implements Disposable {
-  /** How many edits the user did not want. */
-  declined = 0;
   private current: Shown | undefined;
   private count = 0;
   private readonly disposables = [
@@ -32,7 +32,7 @@ export class Previews implements Disposable {
       provideTextDocumentContent: (uri) => this.current?.contents.get(uri.toString()) ?? '',
     }),
     window.tabGroups.onDidChangeTabs(({ closed }) => {
-      if (closed.some((tab) => tab.label === this.current?.title)) {
+      if (this.current && closed.some(isOf(this.current.title))) {
         this.settle(false);
       }
     }),
@@ -54,14 +54,15 @@ export class Previews implements Disposable {
     const edit = await client.protocol2CodeConverter.asWorkspaceEdit(bare);
     const text = [asked.label, asked.description].filter(Boolean).join(': ');
     if (!(await this.confirmed(asked.label, text, edit))) {
-      this.declined += 1;
       return { applied: false, failureReason: l10n.t('The edit was discarded.') };
     }
     // New files are saved, as those of a refactoring are.
     const isRefactoring = documentChanges.some((change) => 'kind' in change && change.kind === 'create');
     const made = (await apply({ ...params, edit: bare, metadata: { isRefactoring } })) as ApplyWorkspaceEditResult;
     const first = edit.entries()[0]?.[0];
-    if (made.applied && first !== undefined) {
+    if (!made.applied) {
+      complain(l10n.t('A file changed meanwhile: nothing was written.'));
+    } else if (first !== undefined) {
       await window.showTextDocument(await workspace.openTextDocument(first));
     }
     return made;
@@ -85,7 +86,7 @@ export class Previews implements Disposable {
       void commands.executeCommand('vscode.changes', title, rows);
       void this.offer(text);
     });
-    await window.tabGroups.close(tabs(title));
+    await window.tabGroups.close(window.tabGroups.all.flatMap((group) => group.tabs.filter(isOf(title))));
     return make;
   }
 
@@ -116,8 +117,9 @@ export class Previews implements Disposable {
   }
 }
 
-function tabs(title: string): Tab[] {
-  return window.tabGroups.all.flatMap((group) => group.tabs).filter((tab) => tab.label === title);
+/** Of such a tab published extensions know its label alone: the title and how many files there are. */
+function isOf(title: string): (tab: Tab) => boolean {
+  return (tab) => !(tab.input instanceof TabInputText) && tab.label.startsWith(title);
 }
 
 async function exists(uri: Uri): Promise<boolean> {
