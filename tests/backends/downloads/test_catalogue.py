@@ -14,6 +14,8 @@ from backends.downloads import names
 from backends.downloads.catalogue import BITS, BY_NAME, DOWNLOADABLE, Downloadable
 from fim import templates
 from fim.catalogue import FAMILIES
+from lsp_server import user_config
+from tests import docs_models
 
 SCHEMA = {
     "type": "object",
@@ -94,3 +96,10 @@ def test_row_has_a_plausible_size(row: Downloadable) -> None:
 def test_bits_are_those_of_known_quantisations() -> None:
     known = {name for name, _ in quantisation.FILE_TYPES.values()}
     assert set(BITS) - {"4bit", "bfloat16"} <= known
+
+
+def test_docs_models_shows_the_catalogue_as_it_is() -> None:
+    page = docs_models.PAGE.read_text(encoding="utf-8")
+    assert docs_models.render(page) == page, "run python -m tests.docs_models"
+    example = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    assert user_config.check_text(example, "example.toml") == ()
