@@ -104,6 +104,7 @@ class PrefixCache:
             self._trim(entry, shared)
         elif not self.known(entry, shared):
             self._trim(entry, shared - 1)
+        self._known.begin(entry.sequence, len(tokens))
         self._make_room(len(tokens) - len(entry.tokens), keep=entry)
         entry.busy = True
         entry.used = next(self._clock)

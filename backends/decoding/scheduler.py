@@ -21,7 +21,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from backends import memory
-from backends.backend import ChatRequest, Chunk, FinishReason, Priority, Timings, Usage
+from backends.backend import (
+    ChatRequest,
+    Chunk,
+    FinishReason,
+    InfillRequest,
+    Priority,
+    Timings,
+    Usage,
+)
 from backends.decoding.copying import CopyWeights
 from backends.decoding.generation import Generation, Request
 from backends.decoding.idle_work import Backups, IdleWork
@@ -268,8 +276,9 @@ class Scheduler:
             return  # in mid-prefill
         kept, draft = len(entry.tokens), share.draft.tokens
         entry.tokens.extend(draft)
-        for number, logits in enumerate(rows):
-            self._cache.note(entry, kept + number, logits)
+        if isinstance(generation.request, InfillRequest):  # nobody types along with a chat
+            for number, logits in enumerate(rows):
+                self._cache.note(entry, kept + number, logits)
         self._pick(generation, rows, draft, kept)
         held = generation.held
         if draft:

@@ -22,6 +22,7 @@ from backends.backend import (
     SteeringUse,
     Tool,
 )
+from backends.decoding import scheduler
 from backends.decoding.chat import Chats
 from backends.decoding.chat_template import ChatTemplate
 from backends.decoding.token_model import Feed
@@ -348,6 +349,21 @@ class Steerable(HashModel):
             for feed, n in zip(feeds, shift, strict=True)
         ]
         return super().forward(steered, abort)
+
+
+def test_chats_take_no_room_from_what_the_keys_will_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer, and the suggestion that was there before it is typed on for nothing."""
+    model = HashModel()
+    row_bytes = model.vocab.size * 4
+    monkeypatch.setattr(scheduler, "KNOWN_BYTES", 8 * row_bytes)
+    with chatting(model) as engine:
+        infill = InfillRequest(SOURCE + "x = ", "\n", "file:///a.py", max_tokens=6)
+        suggested = engine.infill(infill).text
+        assert engine.chat(ask("go on", session="s", max_tokens=40)).usage.completion_tokens == 40
+        evaluated = model.evaluated
+        rest = engine.infill(replace(infill, prefix=infill.prefix + suggested[:3], max_tokens=3))
+        assert rest.text == suggested[3:]
+        assert model.evaluated == evaluated
 
 
 def test_cells_are_never_shared_between_different_steering() -> None:
