@@ -2,7 +2,7 @@
 
 import { l10n, ProgressLocation, window } from 'vscode';
 import type { CancellationToken, Disposable, Progress } from 'vscode';
-import { ExecuteCommandRequest, WorkDoneProgress } from 'vscode-languageclient/node';
+import { ErrorCodes, ExecuteCommandRequest, ResponseError, WorkDoneProgress } from 'vscode-languageclient/node';
 import type { LanguageClient } from 'vscode-languageclient/node';
 
 let watched = 0;
@@ -82,6 +82,8 @@ export function offers(client: LanguageClient | undefined, command: string): boo
 
 /** Shows what went wrong; the text is a sentence for the user. */
 export function complain(error: unknown): void {
-  const text = error instanceof Error ? error.message : String(error);
+  const gone = error instanceof ResponseError && error.code === ErrorCodes.PendingResponseRejected;
+  const said = error instanceof Error ? error.message : String(error);
+  const text = gone ? l10n.t('The language server ended, and starts again. Ask once more.') : said;
   void window.showErrorMessage(l10n.t('Midspan: {0}', text));
 }
