@@ -18,6 +18,7 @@ import pytest_asyncio
 from backends import state
 from backends.client import ManagerClient
 from backends.errors import ManagerUnavailable, MidspanError, ModelFileError
+from tests.backends.downloads import split_gguf
 from tests.backends.downloads.hub import Hub, add_starter, serving
 from tests.conftest import private_env, stop_manager
 
@@ -196,3 +197,24 @@ async def test_manager_stays_for_a_download_and_ends_after_it(
     while state.read(Path(env["MIDSPAN_RUNTIME_DIR"])) is not None:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.engine
+async def test_split_model_completes_as_the_whole_one(
+    env: dict[str, str], client: ManagerClient, starter_hub: Hub, tmp_path: Path
+) -> None:
+    """No fault, but the same hub and manager: three parts are the model that one file is."""
+    parts = split_gguf.write(tmp_path)
+    assert len(parts) == 3
+    starter_hub.repositories["midspan/parts-GGUF"] = parts
+    question = {"input_prefix": "def add(a, b):\n    return ", "n_predict": 8, "temperature": 0}
+    whole = await client.infill(question)
+    rows = await pulled(client, repository="midspan/parts-GGUF")
+    assert rows[-1]["total_bytes"] == sum(map(len, parts.values()))
+    assert rows[-1]["model"]["size_bytes"] == rows[-1]["total_bytes"]
+    await client.post("/api/models/select", {"name": "pulled"})
+    split = await client.infill(question)
+    assert split["model"] == "pulled"
+    assert split["content"] == whole["content"]
+    verified = await client.post("/api/models/verify", {"name": "pulled"})
+    assert [file["ok"] for file in verified["files"]] == [True] * 3
