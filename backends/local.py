@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from backends import frames
+from backends import draining, frames
 from backends.backend import Capabilities, ChatRequest, Chunk, InfillRequest
 from backends.backups import Backups, Joiner, parts
 from backends.child_words import ChildWords
@@ -225,13 +225,11 @@ class LocalBackend:
 
     async def drain(self, limit: float) -> None:
         """Let requests finish for `limit` seconds, then cancel them."""
-        for patience in (limit, END_TIMEOUT):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    await self._idle.wait()
-                return
-            for id in self._pending:
-                self._post(frames.Cancel(id))
+        await draining.drain(self._idle, limit, self._cancel)
+
+    def _cancel(self) -> None:
+        for id in self._pending:
+            self._post(frames.Cancel(id))
 
     async def close(self) -> None:
         """End the worker: the end of its input, then SIGKILL. Requests under way fail."""

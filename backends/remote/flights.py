@@ -7,11 +7,11 @@ task, which closes its connection, and telling its reader why.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from backends import draining
 from backends.backend import Chunk, FinishReason, Usage
 from backends.errors import BackendError, MidspanError
 
@@ -107,13 +107,11 @@ class Flights:
 
     async def drain(self, limit: float) -> None:
         """Let requests finish for `limit` seconds, then cancel them."""
-        for patience in (limit, END_TIMEOUT):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    await self._idle.wait()
-                return
-            for flight in set(self._all):
-                flight.end(FinishReason.CANCELLED)
+        await draining.drain(self._idle, limit, self._cancel)
+
+    def _cancel(self) -> None:
+        for flight in set(self._all):
+            flight.end(FinishReason.CANCELLED)
 
     def close(self, error: BackendError) -> None:
         """Fail what is under way, and whatever comes later."""
