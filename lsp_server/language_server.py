@@ -39,6 +39,7 @@ from lsp_server.toggles import Toggles
 if TYPE_CHECKING:
     from backends.client import ManagerClient
     from lsp_server.features.configuration import Configuration
+    from lsp_server.features.kernel_files import KernelFiles
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ class MidspanServer(LanguageServer):
         self.toggles = Toggles()
         self.status = StatusReporter(self.send_status)
         self.configuration: Configuration  # set by features.configuration
+        self.kernel_files: KernelFiles  # set by features.kernels
+        # The functions of which a kernel is being made: their folder's URI and their name.
+        self.kernel_jobs: set[tuple[str, str]] = set()
         self.inline_seen = False  # the client has asked for inline completions
         self.legacy_status = False  # the client knows Copilot's status of old
         self._manager: ManagerClient | None = None

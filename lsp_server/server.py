@@ -35,6 +35,7 @@ def create_server() -> MidspanServer:
         copilot_legacy,
         document_digests,
         inline_completion,
+        kernels,
         startup,
     )
     from lsp_server.language_server import MidspanServer
@@ -48,6 +49,7 @@ def create_server() -> MidspanServer:
         completion,
         code_actions,
         commands,
+        kernels,
         copilot,
         copilot_legacy,
         document_digests,

@@ -15,6 +15,7 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from backends.errors import MidspanError
 from lsp_server import status
+from lsp_server.features import kernels
 from lsp_server.features.downloads import download_model, downloadable
 from lsp_server.features.edit import edit
 from lsp_server.progress import progress
@@ -130,6 +131,7 @@ COMMANDS: dict[str, Handler] = {
     "midspan.restart": restart,
     "midspan.toggle": toggle,
     DID_ACCEPT: did_accept,
+    **kernels.COMMANDS,
 }
 
 
