@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_REFERENCE = 2_000_000  # bytes of a reference that is read from disk
-UNCHECKED = "not verified on this machine"
+UNCHECKED = "not verified on this machine as it is now"
 CHANGED = "stale: changed since it was verified"
 REFERENCE_CHANGED = "stale: {} changed since the kernel was verified"
 

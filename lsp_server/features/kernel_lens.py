@@ -45,6 +45,8 @@ def _offers(kernel: KernelFile) -> Iterator[tuple[str, str]]:
         if found.failure.counterexample:
             yield "Show the counterexample", "counterexample"
         yield "Repair", "repair"
+    elif not kernel.verified:  # what could not be checked then may be possible now
+        yield "Verify again", "verify"
     if kernel.verified:
         yield f"Call it from {kernel.task.name}", "insert"
     yield "Try another", "resample"

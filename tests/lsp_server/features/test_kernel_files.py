@@ -11,6 +11,7 @@ import pytest
 
 from lsp_server.documents import Document, Place
 from lsp_server.features import kernel_files
+from lsp_server.kernels.task import Check, Level, Result
 from tests.lsp_server.features import kernel_folder
 from tests.lsp_server.features.kernel_folder import CODE, PASSED, REFERENCE, WRONG, Folder
 from tests.lsp_server.session import Session
@@ -83,6 +84,18 @@ async def test_verified_kernel_shows_what_is_known_and_can_be_called(
     }
 
 
+async def test_kernel_that_could_not_be_tried_here_can_be_tried_again(
+    session: Session, folder: Folder
+):
+    missing = Check(Level.CORRECT, Result.NOT_RUN, reason="no GPU on this machine")
+    folder.known((*PASSED[:3], missing))
+    await session.start()
+    session.open(folder.text(), folder.kernel)
+    found = await lenses(session, folder.kernel)
+    assert list(found.values()) == ["evidence", "verify", "resample"]
+    assert next(iter(found)).startswith("not verified (no GPU on this machine)")
+
+
 async def test_lens_is_at_the_kernels_function(session: Session, folder: Folder):
     await session.start()
     session.open(folder.text(), folder.kernel)
@@ -130,7 +143,7 @@ async def test_kernel_of_somebody_else_is_not_verified_here(session: Session, fo
     await session.start()
     session.open(folder.text(), folder.kernel)
     assert await lenses(session, folder.kernel) == {
-        "not verified on this machine": "evidence",
+        "not verified on this machine as it is now": "evidence",
         "Verify": "verify",
     }
 
