@@ -73,20 +73,27 @@ def _qwen(
     parameters: float,
     context_length: int,
     cells: tuple[int, int, int],
-    **more: str | bool | tuple[str, ...],
+    *,
+    chat: bool = False,
+    licence: str = _APACHE,
+    format: str = "gguf",
+    quantisations: tuple[str, ...] = _USUAL,
+    note: str = "",
 ) -> Downloadable:
-    chat = bool(more.pop("chat", False))
+    """Return a row of Qwen2.5-Coder."""
     return Downloadable(
-        f"qwen2.5-coder-{size}",
-        repository,
-        "qwen2",
-        "qwen2.5-coder",
-        parameters,
-        context_length,
-        str(more.pop("licence", _APACHE)),
-        chat,
-        cells,
-        **more,  # type: ignore[arg-type]
+        name=f"qwen2.5-coder-{size}",
+        repository=repository,
+        architecture="qwen2",
+        family="qwen2.5-coder",
+        parameters=parameters,
+        context_length=context_length,
+        licence=licence,
+        chat=chat,
+        cells=cells,
+        format=format,
+        quantisations=quantisations,
+        note=note,
     )
 
 

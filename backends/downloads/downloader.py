@@ -67,6 +67,7 @@ class Downloader:
         self._environment = environment
         self._jobs: dict[str, Job] = {}
         self._turn = threading.Semaphore()
+        self._starting = asyncio.Lock()
 
     @property
     def active(self) -> bool:
@@ -96,21 +97,13 @@ class Downloader:
         Returns when it is known what will be fetched. Raises MidspanError: UnknownModel where
         there is no such thing, Conflict where its name is taken, BadRequest.
         """
-        request = await asyncio.to_thread(self._request, asked)
-        running = self._jobs.get(request.name)
-        if running is None or running.row.is_final:
-            running = await asyncio.to_thread(self._job, request)
-            self._jobs[request.name] = running
-            threading.Thread(
-                target=running.run, name=f"download {request.name}", daemon=True
-            ).start()
-        elif running.request.repository != request.repository:
-            raise Conflict(f"{request.name} is being downloaded, from elsewhere; give a name.")
-        while not running.resolved:  # noqa: ASYNC110 - a thread moves on, and tells no loop
+        async with self._starting:
+            job = await asyncio.to_thread(self._found_or_begun, asked)
+        while not job.resolved:  # noqa: ASYNC110 - a thread moves on, and tells no loop
             await asyncio.sleep(TELL_EVERY_S)
-        if running.error is not None:
-            raise running.error
-        return request.name
+        if job.error is not None:
+            raise job.error
+        return job.request.name
 
     async def watch(self, name: str) -> AsyncGenerator[Row, None]:
         """Yield a download's rows as they change, until it ends. Raises what it failed for."""
@@ -200,6 +193,18 @@ class Downloader:
                     await asyncio.sleep(TELL_EVERY_S / 4)
 
     # Making a job of what was asked.
+
+    def _found_or_begun(self, asked: Asked) -> Job:
+        request = self._request(asked)
+        running = self._jobs.get(request.name)
+        if running is not None and not running.row.is_final:
+            if running.request.repository != request.repository:
+                raise Conflict(f"{request.name} is being downloaded, from elsewhere; give a name.")
+            return running
+        job = self._job(request)
+        self._jobs[request.name] = job
+        threading.Thread(target=job.run, name=f"download {request.name}", daemon=True).start()
+        return job
 
     def _request(self, asked: Asked) -> Request:
         if bool(asked.model) == bool(asked.repository):

@@ -128,7 +128,8 @@ class Job:
             raise Conflict(
                 f"{self.request.name} is being downloaded by another process already."
             ) from None
-        return f"{chosen.quantisation}: {chosen.reason}" if chosen.quantisation else chosen.reason
+        said = ", ".join(part for part in (chosen.quantisation, chosen.reason) if part)
+        return f"{said[0].upper()}{said[1:]}."
 
     def _listing(self) -> Listing:
         tries = Tries(self.places, self.retries, self._cancel, self._waiting)
@@ -164,7 +165,7 @@ class Job:
             return f"It is there already, from commit {old.commit[:12]}."
         raise Conflict(
             f"{self.request.name} is there already, from {old.repository} at commit "
-            f"{old.commit[:12]}; at the hub is another version or file now (commit "
+            f"{old.commit[:12]}; what was asked for is another version or file (commit "
             f"{listing.commit[:12]}). Delete it first, or give another name."
         )
 

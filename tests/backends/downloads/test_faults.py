@@ -57,6 +57,11 @@ async def pulled(client: ManagerClient, name: str = "pulled", **body: Any) -> li
     return [row async for row in client.stream("/api/models/download", wish)]
 
 
+async def rows_of(client: ManagerClient) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = (await client.get("/api/models/downloads"))["downloads"]
+    return rows
+
+
 def pid(env: dict[str, str]) -> int:
     running = state.read(Path(env["MIDSPAN_RUNTIME_DIR"]))
     assert running is not None
@@ -79,7 +84,7 @@ async def test_kill_9_in_the_middle_resumes_there(
 ) -> None:
     """Fault 7."""
     data = model_bytes(starter_hub)
-    starter_hub.faults.rate = 3e6
+    starter_hub.faults.rate = 6e6
     with pytest.raises(ManagerUnavailable):
         await pulled_until_killed(client, env, len(data) // 2)
     models = Path(env["MIDSPAN_MODELS_DIR"])
@@ -90,7 +95,7 @@ async def test_kill_9_in_the_middle_resumes_there(
 
     # The next manager knows of it, and goes on when it is asked to.
     starter_hub.faults.rate = 0
-    (left,) = (await client.get("/api/models/downloads"))["downloads"]
+    (left,) = await rows_of(client)
     assert (left["name"], left["state"]) == ("pulled", "cancelled")
     assert (left["received_bytes"], left["total_bytes"]) == (kept, len(data))
     rows = await pulled(client)
@@ -117,7 +122,7 @@ async def test_flipped_byte_never_becomes_a_model(
     assert len(list(models.glob(".downloads/.quarantine/*.wrong"))) == 1
     available = await client.get("/api/models/available")
     assert [row["name"] for row in available["models"]] == ["starter"]
-    (row,) = (await client.get("/api/models/downloads"))["downloads"]
+    (row,) = await rows_of(client)
     assert row["state"] == "failed"
 
 
@@ -166,7 +171,7 @@ async def test_cancel_ends_the_watching_and_keeps_the_part(
     starter_hub.faults.rate = 2e6
     other = ManagerClient()
     watching = asyncio.create_task(pulled(client))
-    while not starter_hub.sent:
+    while not any(row["received_bytes"] for row in await rows_of(other)):
         await asyncio.sleep(0.02)
     cancelled = await other.post("/api/models/download/cancel", {"name": "pulled"})
     assert cancelled["state"] == "cancelled"
@@ -182,9 +187,9 @@ async def test_cancel_ends_the_watching_and_keeps_the_part(
 async def test_manager_stays_for_a_download_and_ends_after_it(
     env: dict[str, str], starter_hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MIDSPAN_MANAGER_IDLE_MINUTES", "0.01")
+    monkeypatch.setenv("MIDSPAN_MANAGER_IDLE_MINUTES", "0.005")
     client = ManagerClient()
-    starter_hub.faults.rate = 3e6  # two seconds, where it stays for 0.6 without anyone
+    starter_hub.faults.rate = 4e6  # over a second, where it stays for 0.3 without anyone
     await client.post("/api/models/download", {"repository": STARTER, "name": "pulled"})
     running = pid(env)
     await client.close()

@@ -62,7 +62,8 @@ def test_pull_is_cancelled_by_ctrl_c_and_goes_on(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not hub.sent:
+    parts = Path(env["MIDSPAN_MODELS_DIR"]) / ".downloads"
+    while not any(part.stat().st_size for part in parts.glob("*/*.part")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.3)  # until it has seen a row
@@ -96,13 +97,9 @@ def test_search_and_recommend_ask_no_hub(
 @pytest.mark.parametrize(
     ("arguments", "kind", "code"),
     [
-        (["pull", "no-such"], "unknown_model", Exit.USAGE),
         (["pull", "no/such"], "unknown_model", Exit.USAGE),
-        (["pull", "a/b/c"], "bad_request", Exit.USAGE),
-        (["pull", f"{STARTER}:Q2_K"], "bad_request", Exit.USAGE),
         (["pull", STARTER, "--file", "x.bin"], "bad_request", Exit.USAGE),
         (["pull", STARTER, "--name", "starter"], "conflict", Exit.FAILURE),
-        (["verify", "starter"], "conflict", Exit.FAILURE),
         (["delete", "no-such"], "unknown_model", Exit.USAGE),
     ],
 )
