@@ -85,6 +85,7 @@ class Loaded(msgspec.Struct, tag=True):
     load_ms: float
     description: str  # architecture, quantisation, engine version
     cache_bytes: int = 0  # of KV cells and their snapshots at most, beside model_bytes
+    runtime_bytes: int = 0  # of the worker beside both
 
 
 class Piece(msgspec.Struct, tag=True):

@@ -141,8 +141,8 @@ class LocalBackend:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of weights, KV cells and their snapshots."""
-        return self.loaded.model_bytes + self.loaded.cache_bytes
+        """Bytes of the runtime, weights, KV cells and their snapshots."""
+        return self.loaded.runtime_bytes + self.loaded.model_bytes + self.loaded.cache_bytes
 
     @property
     def pid(self) -> int:

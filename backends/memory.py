@@ -21,8 +21,20 @@ Header = GGUFHeader | FolderHeader
 MIB = 1024 * 1024
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 QUANTIZED_BITS = {"8bit": 8, "4bit": 4}
+MLX_GROUP = 64  # weights that share a scale and a bias
 KEPT_SHARE = 0.6  # of what is available at the start, for all models that stay loaded
 MOST_SHARE = 0.9  # of it, for as long as a swap takes
+
+# What a worker takes before it has a model, and beside weights and cells while it computes: the
+# interpreter, the runtime's libraries, the buffers that it keeps. Measured as resident memory on
+# x86-64 Linux with the starter model, see docs/architecture.md. Workers of the same engine share
+# libraries, and each counts them.
+RUNTIME_BYTES = {
+    "llama-cpp": 60 * MIB,
+    "llama-server": 60 * MIB,
+    "transformers": 410 * MIB,
+    "mlx": 340 * MIB,
+}
 
 CACHE_BYTES = 512 * MIB  # KV cells of all sequences of a model together
 MAX_CELLS = 32768
@@ -96,33 +108,62 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
     return max(0, int(most) - max(0, used - inactive))
 
 
-def expected(header: Header, settings: ModelSettings, engine: str = "") -> int:
-    """Return the bytes that a model will take: weights, KV cells and their snapshots."""
-    _, size = cache(header, settings.context_length, settings.kv_type)
-    bfloat16 = hardware.has_bfloat16()
-    return weight_bytes(header, settings, engine, bfloat16=bfloat16) + size + snapshot_bytes(size)
+def expected(header: Header, settings: ModelSettings, engine: str) -> int:
+    """Return the bytes that a model will take: runtime, weights, KV cells and their snapshots."""
+    weights = weight_bytes(header, settings, engine)
+    _, size = cache(header, settings.context_length, kept_type(header, settings, engine))
+    return runtime_bytes(engine) + weights + size + snapshot_bytes(size)
 
 
-def weight_bytes(header: Header, settings: ModelSettings, engine: str, *, bfloat16: bool) -> int:
+def runtime_bytes(engine: str) -> int:
+    """Return what a worker of this engine takes beside its model; 0 where nobody measured it."""
+    return RUNTIME_BYTES.get(engine, 0)
+
+
+def kept_type(header: Header, settings: ModelSettings, engine: str) -> str:
+    """Return the type of KV cells: the user's, or that which the engine takes by itself.
+
+    llama.cpp has 16 bits; transformers and MLX keep what they compute in.
+    """
+    if settings.kv_type or isinstance(header, GGUFHeader) or header.quantization:
+        return settings.kv_type
+    return "f32" if _computed_bytes(header, settings, engine) == 4 else "f16"
+
+
+def weight_bytes(
+    header: Header, settings: ModelSettings, engine: str, *, bfloat16: bool | None = None
+) -> int:
     """Return the bytes that the weights will take in memory.
 
-    A GGUF's are used as they are, and so are MLX's. transformers takes those of a folder into the
-    type it computes in, which on a CPU without `bfloat16` is twice as large as what is stored; or
-    quantises them, all but the embeddings.
+    A GGUF's are used as they are. A folder's are taken into the type that the engine computes in:
+    MLX's is the stored one, and that of transformers on a CPU without `bfloat16` (None: this one)
+    twice as large. Both may quantise them: transformers all but the embeddings, MLX all, each
+    group with a scale and a bias.
     """
     stored = ELEMENT_BYTES.get(header.dtype, 0) if isinstance(header, FolderHeader) else 0
-    if isinstance(header, GGUFHeader) or not stored or header.quantization or engine == "mlx":
+    if isinstance(header, GGUFHeader) or not stored or header.quantization:
         return header.file_bytes
     elements = header.file_bytes // stored
-    computed = ELEMENT_BYTES.get(settings.dtype, 0) or _computed_bytes(header, settings, bfloat16)
-    if settings.quantize not in QUANTIZED_BITS:
+    computed = _computed_bytes(header, settings, engine, bfloat16)
+    bits = QUANTIZED_BITS.get(settings.quantize)
+    if bits is None:
         return elements * computed
+    if engine == "mlx":
+        return elements * bits // 8 + elements // MLX_GROUP * 2 * computed
     plain = min(header.vocabulary_size * header.embedding_length, elements)
-    return plain * computed + (elements - plain) * QUANTIZED_BITS[settings.quantize] // 8
+    return plain * computed + (elements - plain) * bits // 8
 
 
-def _computed_bytes(header: FolderHeader, settings: ModelSettings, bfloat16: bool) -> int:
-    """Return the bytes of an element in the type that transformers chooses by itself."""
+def _computed_bytes(
+    header: FolderHeader, settings: ModelSettings, engine: str, bfloat16: bool | None = None
+) -> int:
+    """Return the bytes of an element in the type that is set, or that the engine chooses."""
+    if settings.dtype in ELEMENT_BYTES:
+        return ELEMENT_BYTES[settings.dtype]
+    if engine == "mlx":
+        return ELEMENT_BYTES.get(header.dtype, 2)
+    if bfloat16 is None:
+        bfloat16 = hardware.has_bfloat16()
     on_cpu = settings.device in ("", "cpu")
     wide = header.dtype == "float32" or (on_cpu and (header.dtype == "float16" or not bfloat16))
     return 4 if wide else 2

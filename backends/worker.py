@@ -76,7 +76,7 @@ class Worker:
         scheduler.warm_up()
         load_ms = (time.perf_counter() - started) * 1000
         capabilities = _capabilities(model, template, chats, no_chat_reason)
-        self._send(_loaded(model, capabilities, load_ms))
+        self._send(_loaded(model, capabilities, load_ms, request.engine))
         loop = threading.Thread(target=_run_or_die, args=(scheduler,), name="scheduler")
         loop.start()
         try:
@@ -213,7 +213,9 @@ def _capabilities(
     )
 
 
-def _loaded(model: TokenModel, capabilities: Capabilities, load_ms: float) -> frames.Loaded:
+def _loaded(
+    model: TokenModel, capabilities: Capabilities, load_ms: float, engine: str
+) -> frames.Loaded:
     return frames.Loaded(
         capabilities=capabilities,
         model_bytes=model.model_bytes,
@@ -221,6 +223,7 @@ def _loaded(model: TokenModel, capabilities: Capabilities, load_ms: float) -> fr
         load_ms=load_ms,
         description=model.description,
         cache_bytes=model.cache_bytes + memory.snapshot_bytes(model.cache_bytes),
+        runtime_bytes=memory.runtime_bytes(engine),
     )
 
 

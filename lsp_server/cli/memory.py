@@ -67,16 +67,20 @@ def memory_command(
 ) -> int:
     """Say what MODEL (a name, a GGUF file or a folder) takes, and how many tokens fit."""
     found = _find(model)
-    kind = kv_type or found.model.settings.kv_type or cache_spec.DEFAULT_KV_TYPE
+    engine = catalogue.engine_for(found.model).name
+    settings = replace(found.model.settings, kv_type=kv_type or found.model.settings.kv_type)
+    kind = memory.kept_type(found.header, settings, engine) or cache_spec.DEFAULT_KV_TYPE
     tokens = context or found.header.context_length or memory.MAX_CONTEXT
     free = memory.available()
-    weights = found.header.file_bytes
+    weights = memory.weight_bytes(found.header, settings, engine)
     budget = max(free - weights, 0) if budget_mb is None else budget_mb * memory.MIB
     cells = found.spec.cache_bytes(tokens, kind)
     blocks = cache_spec.blocks(budget, found.spec, kind)
     answer = {
         "model": found.model.name,
+        "engine": engine,
         "weights_bytes": weights,
+        "runtime_bytes": memory.runtime_bytes(engine),
         "kv_type": kind,
         "token_bytes": found.spec.token_bytes(kind),
         "context": tokens,
@@ -84,7 +88,7 @@ def memory_command(
         "total_bytes": weights + cells,
         "free_bytes": free,
         "fits": weights + cells <= free,
-        "served_bytes": memory.expected(found.header, replace(found.model.settings, kv_type=kind)),
+        "served_bytes": memory.expected(found.header, settings, engine),
         "budget": {"bytes": budget, **asdict(blocks)},
     }
     if as_json:
@@ -101,7 +105,11 @@ def _show_memory(answer: dict[str, Any]) -> None:
         ("one token", f"{answer['token_bytes']:,} bytes of KV cells ({answer['kv_type']})"),
         (f"{answer['context']:,} tokens", _size(answer["cache_bytes"])),
         ("together", f"{_size(answer['total_bytes'])} of {_size(answer['free_bytes'])} free"),
-        ("as midspan runs it", f"{_size(answer['served_bytes'])}, all documents' cells included"),
+        (
+            "as midspan runs it",
+            f"{_size(answer['served_bytes'])}, all documents' cells and {answer['engine']} "
+            f"({_size(answer['runtime_bytes'])}) included",
+        ),
         (
             f"{_size(budget['bytes'])} of cells",
             f"{budget['blocks']:,} blocks of {budget['block_tokens']} tokens "

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends import gguf_header, memory
+from backends import engines, gguf_header, hardware, memory, model_folder
 from backends.cache_spec import CachedLayer, ModelCacheSpec
 from backends.config import ModelSettings
 from backends.lifecycle import Room
 from backends.model_folder import FolderHeader
+from benchmarks import same_weights
 from tests.backends import gguf_files
 
 MIB = memory.MIB
@@ -91,21 +95,22 @@ def test_cells_fill_the_cache_but_hold_one_context_at_least() -> None:
 def test_expected_of_a_header_that_says_nothing_is_its_file(tmp_path: Path) -> None:
     path = gguf_files.write(tmp_path / "m.gguf")
     header = gguf_header.read(path)
-    assert memory.expected(header, ModelSettings()) >= path.stat().st_size
+    assert memory.expected(header, ModelSettings(), "llama-cpp") >= path.stat().st_size
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("kv_type", ["", "q8_0", "q4_0"])
 def test_expected_is_what_the_engine_takes(tiny_model: Path, kv_type: str) -> None:
-    from backends import engines
     from backends.frames import Load
 
     settings = ModelSettings(kv_type=kv_type)
     model = engines.load(Load("llama-cpp", str(tiny_model), "tiny", settings))
     try:
         header = gguf_header.read(tiny_model)
-        cells = memory.expected(header, settings) - header.file_bytes
-        assert cells == model.cache_bytes + memory.snapshot_bytes(model.cache_bytes)
+        cells = memory.expected(header, settings, "llama-cpp") - header.file_bytes
+        assert cells - memory.runtime_bytes(
+            "llama-cpp"
+        ) == model.cache_bytes + memory.snapshot_bytes(model.cache_bytes)
         assert 0.5 * header.file_bytes < model.model_bytes <= header.file_bytes
     finally:
         model.close()
@@ -131,6 +136,8 @@ def folder(dtype: str, **changes: Any) -> FolderHeader:
         ("float32", {"quantize": "8bit"}, "transformers", True, 200 * 4 + 800),
         ("bfloat16", {"quantize": "4bit"}, "transformers", True, 200 * 2 + 400),
         ("bfloat16", {}, "mlx", False, 2000),
+        ("bfloat16", {"dtype": "float32"}, "mlx", False, 4000),
+        ("float32", {"quantize": "8bit"}, "mlx", False, 1000 + 15 * 2 * 4),
         ("U32", {}, "transformers", True, 600),
     ],
 )
@@ -139,6 +146,61 @@ def test_weights_take_what_their_type_in_memory_does(
 ) -> None:
     wishes = ModelSettings(**settings)
     assert memory.weight_bytes(folder(dtype), wishes, engine, bfloat16=bfloat16) == taken
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "engine", "kept"),
+    [
+        ("float32", {}, "transformers", "f32"),
+        ("float32", {"dtype": "bfloat16"}, "transformers", "f16"),
+        ("float32", {"kv_type": "q8_0"}, "transformers", "q8_0"),
+        ("bfloat16", {"device": "cuda"}, "transformers", "f16"),
+        ("float32", {}, "mlx", "f32"),
+        ("bfloat16", {}, "mlx", "f16"),
+    ],
+)
+def test_cells_are_kept_in_what_is_computed_in(
+    dtype: str, settings: dict[str, Any], engine: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: True)
+    assert memory.kept_type(folder(dtype), ModelSettings(**settings), engine) == kept
+
+
+# What a worker does: it loads, and evaluates text until half of its cells are in use.
+TAKES = """
+import sys
+import psutil
+from backends import engines, worker
+from backends.config import ModelSettings
+from backends.decoding.token_model import Feed
+from backends.frames import Load
+model = engines.load(Load(sys.argv[1], sys.argv[2], "m", ModelSettings(context_length=2048)))
+for sequence in range(2):
+    for _ in range(4):
+        model.forward([Feed(sequence, [7] * 512)], lambda: False)
+cells = model.cache_bytes // model.cache_cells
+print(psutil.Process().memory_info().rss, model.cache_bytes - 4096 * cells)
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("engine", ["transformers", "mlx"])
+def test_expected_is_what_a_worker_of_a_folder_takes(engine: str, tmp_path: Path) -> None:
+    """Its resident memory, and the cells it did not use yet: within a third of what is expected."""
+    pytest.importorskip("safetensors")
+    if importlib.util.find_spec(engines.ENGINES[engine].runtime) is None:
+        pytest.skip(f"{engine} is not installed")
+    path = same_weights.write(tmp_path).by_engine()[engine]
+    command = [sys.executable, "-c", TAKES, engine, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    resident, unused = map(int, done.stdout.split()[-2:])
+    settings = ModelSettings(context_length=2048)
+    expected = memory.expected(model_folder.read(path), settings, engine)
+    _, cells = memory.cache(
+        model_folder.read(path), 2048, memory.kept_type(model_folder.read(path), settings, engine)
+    )
+    taken = resident + unused + memory.snapshot_bytes(cells)
+    assert 2 / 3 * expected < taken < 4 / 3 * expected, (expected, taken)
 
 
 def test_quantised_folders_are_taken_as_they_are() -> None:
