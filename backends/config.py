@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # Tables of config.toml that belong to the language server.
-FOREIGN_TABLES = frozenset({"lsp"})
+FOREIGN_TABLES = frozenset({"lsp", "kernels"})
 
 
 @dataclass(frozen=True, slots=True)

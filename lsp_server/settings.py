@@ -25,6 +25,8 @@ from backends.config_schema import (
     setting,
     specs,
 )
+from lsp_server.kernels.settings import TABLE as KERNELS
+from lsp_server.kernels.settings import KernelSettings
 
 SECTION = "midspan"
 TABLE = "lsp"  # in config.toml
@@ -39,7 +41,7 @@ _NOT_OURS = frozenset(
         "networkProxy",
     }
 )
-_MANAGERS = frozenset({"manager", "completion", "chat", "models"})
+_MANAGERS = frozenset({"manager", "completion", "chat", "downloads", "models"})
 
 
 class Multiline(StrEnum):
@@ -163,7 +165,7 @@ def camel(name: str) -> str:
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
 
 
-SHAPE = Shape(tables={TABLE: Settings}, foreign=_MANAGERS, spelled=_snake)
+SHAPE = Shape(tables={TABLE: Settings, KERNELS: KernelSettings}, foreign=_MANAGERS, spelled=_snake)
 
 
 def resolve(

@@ -1,7 +1,7 @@
 """The user's configuration file and environment, as the language server sees them.
 
-Rule: the manager's tables are checked by the manager's own schema, `[lsp]` by ours, and a file has
-one list of problems. Reads files: not for the event loop. Knows no pygls.
+Rule: the manager's tables are checked by the manager's own schema, `[lsp]` and `[kernels]` by
+ours, and a file has one list of problems. Reads files: not for the event loop. Knows no pygls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 from backends import config, config_environment, config_files, config_layers, paths
 from backends.config_layers import Resolved
 from backends.config_schema import Given, Problem
-from lsp_server.settings import SHAPE, TABLE, Settings
+from lsp_server.kernels.settings import TABLE as KERNELS
+from lsp_server.kernels.settings import KernelSettings
+from lsp_server.settings import SHAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def read(
     """Read the user's file and the environment; `assignments` are the command line's."""
     environment = os.environ if environment is None else environment
     path = paths.config_file()
-    ours = [text for text in assignments if text.startswith(f"{TABLE}.")]
+    ours = [text for text in assignments if text.partition(".")[0] in SHAPE.tables]
     manager = config.resolve(
         path, environment, assignments=[text for text in assignments if text not in ours]
     )
@@ -41,6 +43,14 @@ def read(
     window += config_layers.assignments(ours)
     wrong = config_layers.resolve(window, SHAPE, problems).problems
     return UserConfig(path, tuple(window), manager, (*manager.problems, *wrong))
+
+
+def kernel_settings(assignments: tuple[str, ...] = ()) -> KernelSettings:
+    """Return `[kernels]`; what is wrong in it keeps its default."""
+    found: KernelSettings = config_layers.resolve(
+        read(assignments=assignments).window, SHAPE
+    ).table(KERNELS)
+    return found
 
 
 def check_text(text: str, source: str) -> tuple[Problem, ...]:
@@ -65,7 +75,8 @@ def used() -> Path:
 def _window(
     document: config_files.Document, environment: Mapping[str, str]
 ) -> tuple[list[Given], list[Problem]]:
-    ours = {name: value for name, value in document.values.items() if name == TABLE}
-    in_file = list(config_layers.flatten(ours, SHAPE, document.origin))
-    variables, problems = config_environment.read(environment, {TABLE: Settings}, {})
+    ours = {name: value for name, value in document.values.items() if name in SHAPE.tables}
+    folder = os.path.dirname(document.source)
+    in_file = list(config_layers.flatten(ours, SHAPE, document.origin, folder=folder))
+    variables, problems = config_environment.read(environment, SHAPE.tables, {})
     return in_file + variables, problems

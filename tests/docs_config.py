@@ -15,6 +15,7 @@ from backends import config, config_environment, config_legacy
 from backends.config_export import shown
 from backends.config_schema import Scope, Spec, specs
 from lsp_server import settings
+from lsp_server.kernels.settings import TABLE, KernelSettings
 from lsp_server.repository import RepositorySettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -42,6 +43,11 @@ def editor() -> Iterator[str]:
             f"| `{spec.name}` | `{settings.SECTION}.{settings.camel(spec.name)}` "
             f"| {_default(spec)} | {_doc(spec)}{workspace} | `{variable}` |\n"
         )
+
+
+def kernels() -> Iterator[str]:
+    """How kernels are generated."""
+    yield from _table(specs(KernelSettings), lambda spec: (TABLE, spec.name))
 
 
 def repository() -> Iterator[str]:
@@ -95,7 +101,7 @@ def _doc(spec: Spec) -> str:
 
 
 _PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
-    part.__name__: part for part in (manager, editor, repository, kernelagent)
+    part.__name__: part for part in (manager, editor, kernels, repository, kernelagent)
 }
 
 

@@ -16,7 +16,7 @@ def test_docs_config_shows_the_settings_as_they_are() -> None:
     assert docs_config.render(TEXT) == TEXT, "run python -m tests.docs_config"
 
 
-@pytest.mark.parametrize("part", ["manager", "editor", "repository", "kernelagent"])
+@pytest.mark.parametrize("part", ["manager", "editor", "kernels", "repository", "kernelagent"])
 def test_docs_config_has_every_generated_part(part: str) -> None:
     assert f"<!-- generated: {part} -->" in TEXT
 

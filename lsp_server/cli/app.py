@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("lsp_server.cli.serve:stop", "Stop the backend manager."),
     "complete": ("lsp_server.cli.complete:complete", "Complete the code at FILE:LINE:COL."),
     "chat": ("lsp_server.cli.chat:chat", "Ask the model, or talk with it on the terminal."),
+    "kernel": (
+        "lsp_server.cli.kernel:kernel",
+        "Generate a kernel of a PyTorch function, and check it.",
+    ),
     "demo": ("lsp_server.cli.demo:demo", "Type a function with ghost text, live in the terminal."),
     "models": ("lsp_server.cli.models:models", "List, choose, download and add models."),
     "steer": ("lsp_server.cli.steer:steer", "Make and list steering vectors."),

@@ -94,7 +94,7 @@ def schema(editor: bool) -> int:
     if editor:
         print_json(settings.settings_schema())
     else:
-        print_json(config_export.json_schema({settings.TABLE: settings.Settings}))
+        print_json(config_export.json_schema(settings.SHAPE.tables))
     return Exit.OK
 
 

@@ -58,7 +58,9 @@ _NUMBERS: Mapping[str, float | int | bool] = {
 }
 _SCALAR_VALUES: Mapping[str, float | int | bool] = {"float": 0.5, "int": 2, "bool": True}
 # Tensors that go along the last dimension only, where there are others.
-_VECTORS = re.compile(r"(?:\w+_)?(?:weight|bias|gamma|beta|scale|shift|gain|w|b|g)", re.IGNORECASE)
+_VECTORS = re.compile(r"(?:\w+_)?(?:weight|bias|gamma|beta|scale|shift|gain)", re.IGNORECASE)
+_LETTERS = frozenset("wbg")  # the same, beside a first tensor with one of these names
+_INPUTS = frozenset({"x", "input", "inp", "h", "hidden", "hidden_states"})
 _GROUP = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
 _SIZE = re.compile(r"[A-Za-z_]\w*|\d+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -341,7 +343,10 @@ def _with_shapes(function: ast.FunctionDef, found: tuple[Parameter, ...]) -> tup
         others = len(tensors) > 1 and tensor is not tensors[0]
         if tensor.name in products:
             shapes[tensor.name] = products[tensor.name]
-        elif others and _VECTORS.fullmatch(tensor.name):
+        elif others and (
+            _VECTORS.fullmatch(tensor.name)
+            or (tensor.name in _LETTERS and tensors[0].name in _INPUTS)
+        ):
             shapes[tensor.name] = common[-1:]
         else:
             shapes[tensor.name] = common

@@ -57,6 +57,10 @@ class _Place:
         return min([self.function.lineno, *(d.lineno for d in self.function.decorator_list)])
 
     @property
+    def is_static(self) -> bool:
+        return any(ast.unparse(one) == "staticmethod" for one in self.function.decorator_list)
+
+    @property
     def shown(self) -> str:
         return f"{self.owner.name}.{self.function.name}" if self.owner else self.function.name
 
@@ -66,6 +70,7 @@ def find(text: str, line: int, path: str = "") -> Reference | Refusal:
     parsed = _parsed(text)
     if isinstance(parsed, Refusal):
         return parsed
+    line = insertion.line_without(text, line)
     for place in parsed.places:
         if place.first_line <= line <= (place.function.end_lineno or line):
             try:
@@ -87,6 +92,7 @@ def task(
     if isinstance(parsed, Refusal):
         raise BadRequest(parsed.reason)
     if isinstance(line_or_name, int):
+        line_or_name = insertion.line_without(text, line_or_name)
         at = [
             place
             for place in parsed.places
@@ -115,6 +121,8 @@ def task(
 def _names(place: _Place) -> tuple[str, ...]:
     if place.owner is None:
         return (place.function.name,)
+    if place.is_static:
+        return (place.shown, place.function.name)
     if place.function.name != "forward":
         return (place.shown,)
     return (place.shown, place.owner.name, lifting.snake(place.owner.name))
@@ -183,8 +191,7 @@ def _function(
     parsed: _Parsed, place: _Place, node: ast.FunctionDef
 ) -> tuple[ast.FunctionDef, str, ast.Module]:
     """Return the function, with the text and the tree that it stands in."""
-    is_static = any(ast.unparse(d) == "staticmethod" for d in node.decorator_list)
-    if place.owner is None or is_static:
+    if place.owner is None or place.is_static:
         return node, parsed.text, parsed.tree
     if node.name != "forward":
         raise UnsuitedError("it is a method: only a Module's forward can become a function")

@@ -69,7 +69,7 @@ def check(function: ast.FunctionDef) -> None:
             raise UnsuitedError(f"its decorator {name} may change what it does")
     if function.args.vararg or function.args.kwarg:
         raise UnsuitedError("it takes any number of arguments")
-    parameters = {argument.arg for argument in ast.walk(function.args) if _is_arg(argument)}
+    parameters = {part.arg for part in ast.walk(function.args) if isinstance(part, ast.arg)}
     returns = False
     for node in ast.walk(function):
         if type(node) in _UNSUITED:
@@ -78,10 +78,6 @@ def check(function: ast.FunctionDef) -> None:
         _check_node(node, parameters)
     if not returns:
         raise UnsuitedError("it returns nothing")
-
-
-def _is_arg(node: ast.AST) -> bool:
-    return isinstance(node, ast.arg)
 
 
 def _check_node(node: ast.AST, parameters: set[str]) -> None:

@@ -1,0 +1,549 @@
+"""Kernels as plain loops: C, Numba, and CUDA, where the loops are spread over threads.
+
+Rule: a plan in, a module's text out. Each reduction is a loop of its own; what a loop needs is
+computed in it again rather than kept. C, Numba and CUDA differ in a table, not in the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lsp_server.kernels import loaders
+from lsp_server.kernels.templates.body import Body
+from lsp_server.kernels.templates.host import Host, is_reduction
+from lsp_server.kernels.templates.ir import BOOL, Node, NoTemplateError, in_order
+from lsp_server.kernels.templates.plan import Read, Run, Way
+from lsp_server.kernels.templates.spelling import NUMBA, Spelling, c_spelling
+
+THREADS = 256  # of a CUDA block
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """How a language writes statements. `{…}` are filled in; blocks are indented by four."""
+
+    floor_divide: str
+    open_row: str
+    open_column: str
+    open_inner: str
+    close: str  # of a block; empty where indentation is enough
+    declare: str
+    flag: str  # the same for true and false
+    total: str  # a reduction begins
+    add: dict[str, str]  # one step of a reduction, by its operation
+    finish: str  # after a reduction's loop; empty where nothing is to be done
+    store: str
+    identity: dict[str, str]
+
+
+def _grammar_c(real: str, spelling: Spelling) -> Grammar:
+    infinite = {"max": "-INFINITY", "min": "INFINITY"}
+    return Grammar(
+        floor_divide="/",
+        open_row="for (int64_t row = 0; row < rows; ++row) {{",
+        open_column="for (int64_t col = 0; col < cols; ++col) {{",
+        open_inner="for (int64_t inner = 0; inner < k; ++inner) {{",
+        close="}",
+        declare=f"const {real} {{name}} = {{value}};",
+        flag="const int {name} = {value};",
+        total="double {name} = {value};",
+        add={
+            "sum": "{name} += {value};",
+            "prod": "{name} *= {value};",
+            "max": "if ({value} > {name} || {value} != {value}) {name} = {value};",
+            "min": "if ({value} < {name} || {value} != {value}) {name} = {value};",
+        },
+        finish="",
+        store="out[{place}] = {value};",
+        identity={"sum": "0.0", "prod": "1.0", **infinite},
+    )
+
+
+def _grammar_cuda(real: str, spelling: Spelling) -> Grammar:
+    from dataclasses import replace
+
+    return replace(
+        _grammar_c(real, spelling),
+        open_row="for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {{",
+        open_column="for (int64_t col = threadIdx.x; col < cols; col += blockDim.x) {{",
+        finish="{name} = block_{op}({name});",
+        total=f"{real} {{name}} = {{value}};",
+    )
+
+
+_NUMBA_GRAMMAR = Grammar(
+    floor_divide="//",
+    open_row="for row in range(rows):",
+    open_column="for col in range(cols):",
+    open_inner="for inner in range(k):",
+    close="",
+    declare="{name} = {value}",
+    flag="{name} = {value}",
+    total="{name} = {value}",
+    add={
+        "sum": "{name} += {value}",
+        "prod": "{name} *= {value}",
+        "max": "{name} = {value} if {value} > {name} or {value} != {value} else {name}",
+        "min": "{name} = {value} if {value} < {name} or {value} != {value} else {name}",
+    },
+    finish="",
+    store="out[{place}] = {value}",
+    identity={"sum": "0.0", "prod": "1.0", "max": "-math.inf", "min": "math.inf"},
+)
+
+
+class _Loops:
+    """The kernel's lines and what the wrapper passes to it."""
+
+    def __init__(self, host: Host, spelling: Spelling, grammar: Grammar, *, threads: bool) -> None:
+        self.host = host
+        self.plan = host.plan
+        self.body = Body(host, spelling)
+        self.grammar = grammar
+        self.threads = threads
+        self.nodes = in_order(self.plan.root)
+        self.sizes: dict[str, str] = {}
+        self.values = {node: host.value_name(node.name) for node in self.nodes if node.op == "load"}
+        self.per_element = self.plan.way is Way.ELEMENTWISE
+        self.rows = bool(self.plan.rows) or self.per_element
+        if any(host.narrows(node) for node in self.nodes):
+            raise NoTemplateError("it rounds to half precision on the way")
+
+    def lines(self) -> list[str]:
+        """Return the kernel's body."""
+        if self.plan.way is Way.MATMUL:
+            return self._product()
+        inner: list[str] = []
+        if not self.rows:
+            inner.append(self._assign("row", "0", integer=True))
+        for node in self.nodes:
+            if node.number or self._is_inside(node):
+                continue
+            inner += self._row_level(node)
+        inner += self._final()
+        if not self.rows:
+            return inner
+        return self._block(self._open_row(), inner)
+
+    def _open_row(self) -> str:
+        if self.per_element and self.threads:
+            return (
+                "for (int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; row < rows; "
+                "row += (int64_t)gridDim.x * blockDim.x) {"
+            )
+        return self.grammar.open_row.format()
+
+    def _is_inside(self, node: Node) -> bool:
+        return not self.per_element and self.plan.is_vector(node)
+
+    def _row_level(self, node: Node) -> Iterator[str]:
+        """Write what has one value in a row."""
+        if node.op == "load":
+            yield self._load(node, "row", "col")
+        elif is_reduction(node):
+            yield from self._reduction(node)
+        else:
+            yield from self.body.statements([node], self._named)
+
+    def _reduction(self, node: Node) -> Iterator[str]:
+        (arg,) = node.args
+        grammar = self.grammar
+        name = self.body.name(node, _REDUCED[node.op])
+        yield grammar.total.format(name=name, value=grammar.identity[node.op])
+        kept = dict(self.body.names)
+        inner = list(self._inside(arg))
+        value = self.body.expression(arg)
+        if node.op in ("max", "min") and not value.isidentifier():
+            fresh = self.host.names.new("value_2")
+            inner.append(self._assign(fresh, value))
+            value = fresh
+        inner.append(grammar.add[node.op].format(name=name, value=value))
+        self.body.names = kept
+        yield from self._block(grammar.open_column.format(), inner)
+        if grammar.finish:
+            yield grammar.finish.format(name=name, op=node.op)
+
+    def _inside(self, target: Node) -> Iterator[str]:
+        """Write what changes along a row, below `target`."""
+        for node in in_order(target):
+            if node.number or not self._is_inside(node) or is_reduction(node):
+                continue
+            if node.op == "load":
+                yield self._load(node, "row", "col")
+            else:
+                yield from self.body.statements([node], self._named)
+
+    def _final(self) -> Iterator[str]:
+        root = self.plan.root
+        if not self._is_inside(root):
+            store = self.grammar.store.format(place="row", value=self.body.expression(root))
+            if self.threads and not self.per_element:
+                yield from self._block("if (threadIdx.x == 0) {", [store])
+            else:
+                yield store
+            return
+        kept = dict(self.body.names)
+        inner = list(self._inside(root))
+        place = "row * cols + col"
+        inner.append(self.grammar.store.format(place=place, value=self.body.expression(root)))
+        self.body.names = kept
+        yield from self._block(self.grammar.open_column.format(), inner)
+
+    def _product(self) -> list[str]:
+        product = self.plan.product
+        assert product is not None
+        operands = []
+        for arg, (outer, inner) in zip(
+            product.args, (("row", "inner"), ("inner", "col")), strict=True
+        ):
+            swapped = False
+            node = arg
+            while node.op in ("permute", "cast"):
+                swapped = swapped != (node.op == "permute")
+                if node.op == "permute" and node.dims != (1, 0):
+                    raise NoTemplateError("a factor of its product is transposed in another way")
+                (node,) = node.args
+            if node.op != "load" or node.dtype == BOOL:
+                raise NoTemplateError("a factor of its product is computed first")
+            first, second = (inner, outer) if swapped else (outer, inner)
+            width = {"inner": "k", "col": "cols", "row": "rows"}[second]
+            operands.append(f"{node.name}_ptr[{first} * {width} + {second}]")
+        total = self.host.names.new("product")
+        self.body.names[product] = total
+        lines = [self.grammar.total.format(name=total, value=self.grammar.identity["sum"])]
+        step = self.grammar.add["sum"].format(name=total, value=" * ".join(operands))
+        lines += self._block(self.grammar.open_inner.format(), [step])
+        below = set(in_order(product))
+        for node in self.nodes:
+            if node.number or node in below:
+                continue
+            if node.op == "load":
+                lines.append(self._load(node, "row", "col"))
+            else:
+                lines += self.body.statements([node], self._named)
+        value = self.body.expression(self.plan.root)
+        lines.append(self.grammar.store.format(place="row * cols + col", value=value))
+        return self._block(
+            self.grammar.open_row.format(), self._block(self.grammar.open_column.format(), lines)
+        )
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    def _block(self, opening: str, inner: Sequence[str]) -> list[str]:
+        closing = [self.grammar.close] if self.grammar.close else []
+        return [opening, *(f"    {line}" for line in inner), *closing]
+
+    def _assign(self, name: str, value: str, *, integer: bool = False) -> str:
+        if integer and self.grammar.close:
+            return f"const int64_t {name} = {value};"
+        return self.grammar.declare.format(name=name, value=value)
+
+    def _named(self, name: str, text: str, node: Node) -> str:
+        form = self.grammar.flag if node.dtype == BOOL else self.grammar.declare
+        return form.format(name=name, value=text)
+
+    def _load(self, node: Node, row: str, column: str) -> str:
+        read = self.plan.read(node)
+        place = self._place(node.name, read, row, column)
+        name = self.body.names[node] = self.values[node]
+        if node.dtype == BOOL:
+            return self.grammar.flag.format(name=name, value=f"{node.name}_ptr[{place}] != 0")
+        return self._assign(name, f"{node.name}_ptr[{place}]")
+
+    def _place(self, name: str, read: Read, row: str, column: str) -> str:
+        parts = []
+        if read.row is not None:
+            text = self._part(name, "row", read.row, row)
+            if read.column is not None:
+                width = self._size(name, "width", read.column.count)
+                text = f"({text}) * {width}" if " " in text else f"{text} * {width}"
+            parts.append(text)
+        if read.column is not None:
+            parts.append(self._part(name, "col", read.column, column))
+        return " + ".join(parts) or "0"
+
+    def _part(self, name: str, kind: str, run: Run, index: str) -> str:
+        text = index
+        if run.inner:
+            size = self._size(name, f"{kind}_inner", run.inner)
+            text = f"{text} {self.grammar.floor_divide} {size}"
+        if run.size is not None:
+            text = f"{text} % {self._size(name, f'{kind}_size', run.size)}"
+        return text
+
+    def _size(self, name: str, kind: str, axes: Sequence[int]) -> str:
+        if tuple(axes) == self.plan.columns:
+            return "cols"
+        value = self.host.product(axes)
+        for known, text in self.sizes.items():
+            if text == value:
+                return known
+        made = self.host.names.new(f"{name}_{kind}")
+        self.sizes[made] = value
+        return made
+
+    # --- the wrapper -----------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, str]:
+        """The kernel's sizes and their values on the host."""
+        host, plan = self.host, self.plan
+        if self.per_element:
+            return {"rows": "out.numel()", **self.sizes}
+        if plan.way is Way.MATMUL:
+            product = plan.product
+            assert product is not None
+            inner = product.args[0].shape[-1]
+            width = inner if isinstance(inner, int) else host.dimension(inner)
+            return {
+                "rows": host.product(plan.rows),
+                "cols": host.product(plan.columns),
+                "k": str(width),
+                **self.sizes,
+            }
+        whole = host.whole()
+        columns = host.product(plan.columns)
+        if not plan.rows:
+            columns = f"{whole.name}.numel()" if whole is not None else columns
+            return {"cols": columns, **self.sizes}
+        rows = host.product(plan.rows)
+        if host.any_rank and whole is not None:
+            rows = f"{whole.name}.numel() // max({whole.name}.shape[-1], 1)"
+        return {"rows": rows, "cols": columns, **self.sizes}
+
+    def launch(self, kind: str, *, flat: bool) -> list[str]:
+        """The wrapper's lines up to the call: numbers, sizes, tensors, the result."""
+        host = self.host
+        lines: list[str] = []
+        late: list[str] = []
+        for name, value in self.counts().items():
+            (late if value.startswith("out.") else lines).append(f"{name} = {value}")
+        lines += [f"{name} = float({host.number(node)})" for node, name in host.numbers.items()]
+        dtype = host.dtype()
+        if not host.is_flag:
+            lines.append(f"dtype = {dtype}")
+        kept = "torch.bool" if host.is_flag else f"torch.{kind}"
+        device = host.tensors[0].name
+        lines.append(
+            f"out = torch.empty({host.result_shape()}, dtype={kept}, device={device}.device)"
+        )
+        for one in host.tensors:
+            read = self._read_of(one.name)
+            cast = "" if one.dtype == "bool" else f".to(torch.{kind})"
+            text = host.laid_out(one.name + cast, read)
+            lines.append(f"{one.name} = {text}{'.reshape(-1)' if flat else ''}")
+        return lines + late
+
+    def _read_of(self, name: str) -> Read:
+        node = self.host.loads()[name]
+        if self.plan.way is Way.MATMUL and node not in self.plan.alignment:
+            return Read(None, None, None)
+        return self.plan.read(node)
+
+    def finish(self) -> str:
+        """The wrapper's last line."""
+        cast = "" if self.host.is_flag else ".to(dtype)"
+        return f"return out{self.host.restored()}{cast}"
+
+
+_REDUCED = {"sum": "total", "max": "top", "min": "bottom", "prod": "product"}
+
+
+def _wrapper(host: Host, language: str, lines: Sequence[str]) -> str:
+    told = f'    """`{host.task.name}`, computed by a {language} kernel."""'
+    body = [*host.guards(), *lines]
+    return "\n".join([host.signature(), told, *(f"    {line}" for line in body)])
+
+
+def _imports(wrapper: str, *others: str) -> str:
+    math = "import math\n" * ("math." in wrapper)
+    return math + "\n".join(others)
+
+
+def write_c(host: Host) -> str:
+    """Return a module with C in it. Raises NoTemplateError."""
+    kind = "float64" if host.double else "float32"
+    real = "double" if host.double else "float"
+    spelling = c_spelling(double=host.double)
+    loops = _Loops(host, spelling, _grammar_c(real, spelling), threads=False)
+    body = loops.lines()
+    flag = {one.name: one.dtype == "bool" for one in host.tensors}
+    out = "uint8_t" if host.is_flag else real
+    parameters = [
+        *(f"const {'uint8_t' if flag[one.name] else real} *{one.name}_ptr" for one in host.tensors),
+        f"{out} *out",
+        *(f"int64_t {name}" for name in loops.counts()),
+        *(f"double {name}_given" for name in host.numbers.values()),
+    ]
+    numbers = [f"const {real} {name} = {name}_given;" for name in host.numbers.values()]
+    name = host.task.name
+    source = _source(f"void {name}_kernel(", parameters, [*numbers, *body])
+    call = [
+        *(f"ctypes.c_void_p({one.name}.data_ptr())" for one in host.tensors),
+        "ctypes.c_void_p(out.data_ptr())",
+        *(f"ctypes.c_int64({size})" for size in loops.counts()),
+        *(f"ctypes.c_double({number})" for number in host.numbers.values()),
+    ]
+    lines = [
+        *loops.launch(kind, flat=False),
+        f"_library.{name}_kernel(",
+        *(f"    {part}," for part in call),
+        ")",
+        loops.finish(),
+    ]
+    wrapper = _wrapper(host, "C", lines)
+    head = "#include <math.h>\n#include <stdint.h>"
+    return "\n\n\n".join(
+        [
+            _imports(wrapper, "import ctypes\n", "import torch"),
+            loaders.C.strip(),
+            f'SOURCE = r"""\n{head}\n\n{source}\n"""\n\n_library = _load(SOURCE)',
+            wrapper + "\n",
+        ]
+    )
+
+
+def _source(opening: str, parameters: Sequence[str], body: Sequence[str]) -> str:
+    listed = ",\n".join(f"    {part}" for part in parameters)
+    return f"{opening}\n{listed}\n) {{\n" + "\n".join(f"    {line}" for line in body) + "\n}"
+
+
+def write_numba(host: Host) -> str:
+    """Return a module with a Numba kernel. Raises NoTemplateError."""
+    kind = "float64" if host.double else "float32"
+    loops = _Loops(host, NUMBA, _NUMBA_GRAMMAR, threads=False)
+    body = loops.lines()
+    name = host.task.name
+    numbers = list(host.numbers.values())
+    parameters = [
+        *(f"{one.name}_ptr" for one in host.tensors),
+        "out",
+        *loops.counts(),
+        *numbers,
+    ]
+    kernel = "\n".join(
+        [
+            '@numba.njit(error_model="numpy")',
+            f"def _{name}_kernel({', '.join(parameters)}):",
+            *(f"    {line}" for line in body),
+        ]
+    )
+    call = [
+        *(f"{one.name}.numpy()" for one in host.tensors),
+        "out.reshape(-1).numpy()",
+        *loops.counts(),
+        *numbers,
+    ]
+    lines = [
+        *loops.launch(kind, flat=True),
+        f"_{name}_kernel({', '.join(call)})",
+        loops.finish(),
+    ]
+    wrapper = _wrapper(host, "Numba", lines)
+    numpy = ["import numpy as np"] if "np." in kernel else []
+    head = _imports(
+        kernel + wrapper,
+        *([""] if "math." in kernel + wrapper else []),
+        "import numba",
+        *numpy,
+        "import torch",
+    )
+    return "\n\n\n".join([head, kernel, wrapper + "\n"])
+
+
+_BLOCK_REDUCE = """\
+static __device__ {real} block_{op}({real} value) {{
+    __shared__ {real} parts[{threads}];
+    parts[threadIdx.x] = value;
+    __syncthreads();
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {{
+        if (threadIdx.x < half) {{
+            const {real} other = parts[threadIdx.x + half];
+            {step}
+        }}
+        __syncthreads();
+    }}
+    const {real} whole = parts[0];
+    __syncthreads();
+    return whole;
+}}
+"""
+_CUDA_STEPS = {
+    "sum": "parts[threadIdx.x] += other;",
+    "prod": "parts[threadIdx.x] *= other;",
+    "max": "if (other > parts[threadIdx.x] || other != other) parts[threadIdx.x] = other;",
+    "min": "if (other < parts[threadIdx.x] || other != other) parts[threadIdx.x] = other;",
+}
+
+
+def write_cuda(host: Host) -> str:
+    """Return a module with CUDA in it. Raises NoTemplateError."""
+    if host.plan.way is Way.MATMUL:
+        raise NoTemplateError("a matrix product in plain CUDA would be far slower than torch's")
+    kind = "float64" if host.double else "float32"
+    real = "double" if host.double else "float"
+    spelling = c_spelling(double=host.double)
+    loops = _Loops(host, spelling, _grammar_cuda(real, spelling), threads=True)
+    body = loops.lines()
+    name = host.task.name
+    flag = {one.name: one.dtype == "bool" for one in host.tensors}
+    out = "unsigned char" if host.is_flag else real
+    parameters = [
+        *(
+            f"const {'unsigned char' if flag[one.name] else real} *{one.name}_ptr"
+            for one in host.tensors
+        ),
+        f"{out} *out",
+        *(f"int64_t {size}" for size in loops.counts()),
+        *(f"{real} {number}" for number in host.numbers.values()),
+    ]
+    helpers = [
+        _BLOCK_REDUCE.format(real=real, op=op, step=step, threads=THREADS)
+        for op, step in _CUDA_STEPS.items()
+        if any(node.op == op for node in loops.nodes)
+    ]
+    kernel = _source(f"__global__ void {name}_kernel(", parameters, body)
+    given = [part.rpartition(" ")[2].lstrip("*") for part in parameters]
+    count = "rows" if "rows" in loops.counts() else "1"
+    blocks = f"({count} + {THREADS - 1}) / {THREADS}" if loops.per_element else count
+    launcher = _source(
+        f'extern "C" int {name}_launch(',
+        [*parameters, "void *stream"],
+        [
+            f"int64_t blocks = {blocks};",
+            "if (blocks > 65535) blocks = 65535;  // each takes several turns",
+            "if (blocks == 0) return 0;",
+            f"{name}_kernel<<<(unsigned)blocks, {THREADS}, 0, (cudaStream_t)stream>>>(",
+            f"    {', '.join(given)}",
+            ");",
+            "return (int)cudaGetLastError();",
+        ],
+    )
+    pass_number = "ctypes.c_double" if host.double else "ctypes.c_float"
+    call = [
+        *(f"ctypes.c_void_p({one.name}.data_ptr())" for one in host.tensors),
+        "ctypes.c_void_p(out.data_ptr())",
+        *(f"ctypes.c_int64({size})" for size in loops.counts()),
+        *(f"{pass_number}({number})" for number in host.numbers.values()),
+        f"ctypes.c_void_p(torch.cuda.current_stream({host.tensors[0].name}.device).cuda_stream)",
+    ]
+    lines = [
+        *loops.launch(kind, flat=False),
+        f"failed = _library.{name}_launch(",
+        *(f"    {part}," for part in call),
+        ")",
+        "if failed:",
+        '    raise ValueError(f"the kernel could not be launched: CUDA error {failed}")',
+        loops.finish(),
+    ]
+    wrapper = _wrapper(host, "CUDA", lines)
+    head = "#include <math.h>\n#include <stdint.h>"
+    source = "\n\n".join([head, *(helper.strip() for helper in helpers), kernel, launcher])
+    return "\n\n\n".join(
+        [
+            _imports(wrapper, "import ctypes\n", "import torch"),
+            loaders.CUDA.strip(),
+            f'SOURCE = r"""\n{source}\n"""\n\n_library = _load(SOURCE)',
+            wrapper + "\n",
+        ]
+    )
