@@ -46,6 +46,7 @@ vim.keymap.set('i', '<C-J>', '<Plug>(midspan-accept-line)', { remap = true })
 vim.keymap.set('i', '<C-N>', '<Plug>(midspan-next)', { remap = true })
 vim.keymap.set('i', '<C-P>', '<Plug>(midspan-previous)', { remap = true })
 vim.keymap.set('i', '<C-X>', '<Plug>(midspan-dismiss)', { remap = true })
+vim.keymap.set('i', '<C-B>', '<Plug>(midspan-suggest)', { remap = true })
 """
 
 # Options that keep the screen free of what is not under test.

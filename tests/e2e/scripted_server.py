@@ -2,8 +2,8 @@
 
 For what no real model does on demand: several suggestions of given texts, late answers, none.
 `python scripted_server.py FOLDER`: `FOLDER/script.json` is read anew for each request and holds
-`{"items": [text, ...], "delay": seconds, "replace": characters}`; every message is a line of
-`FOLDER/told.jsonl`.
+`{"items": [text, ...], "delay": seconds, "replace": characters, "commands": {name: answer}}`; every
+message is a line of `FOLDER/told.jsonl`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,15 @@ def receive() -> dict[str, Any] | None:
     return json.loads(sys.stdin.buffer.read(length)) if length else None
 
 
+def script_now() -> dict[str, Any]:
+    """Read the script."""
+    script: dict[str, Any] = json.loads((FOLDER / "script.json").read_text("utf-8"))
+    return script
+
+
 def suggest(call: dict[str, Any]) -> None:
     """Answer a request of inline completions as the script says now."""
-    script = json.loads((FOLDER / "script.json").read_text("utf-8"))
+    script = script_now()
     at = call["params"]["position"]
     end = {**at, "character": at["character"] + script.get("replace", 0)}
     items = [
@@ -76,6 +82,9 @@ def main() -> None:
             return
         if method == "textDocument/inlineCompletion":
             suggest(message)
+        elif method == "workspace/executeCommand":
+            answers = script_now().get("commands", {})
+            send({"id": message["id"], "result": answers.get(message["params"]["command"])})
         elif "id" in message and method is not None:
             result = {"capabilities": CAPABILITIES} if method == "initialize" else None
             send({"id": message["id"], "result": result})

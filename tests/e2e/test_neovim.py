@@ -35,6 +35,7 @@ SERVER = Path(__file__).with_name("scripted_server.py")
 
 OTHERS = ("dismiss", "suggest")
 TAB, WORD, LINE, NEXT, PREVIOUS, DISMISS = "\t", "\x06", "\n", "\x0e", "\x10", "\x18"
+SUGGEST = "\x02"
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,10 @@ class Script:
         self.folder = folder
         self.command = [sys.executable, str(SERVER), str(folder)]
 
-    def answer(self, *items: str, delay: float = 0, replace: int = 0) -> None:
-        script = {"items": items, "delay": delay, "replace": replace}
+    def answer(
+        self, *items: str, delay: float = 0, replace: int = 0, **commands: dict[str, Any]
+    ) -> None:
+        script = {"items": items, "delay": delay, "replace": replace, "commands": commands}
         (self.folder / "script.json").write_text(json.dumps(script))
 
     def told(self, method: str) -> list[dict[str, Any]]:
@@ -235,8 +238,8 @@ def test_code_actions_fill_in_and_complete_a_function(start: Start) -> None:
     neovim.api.current.window.cursor = (3, 0)
     neovim.type(":Midspan complete-function\r")
     neovim.wait_message("the cursor is in no function")
-    neovim.type(":Midspan kernel\r")
-    neovim.terminal.wait(lambda: "kernel" in neovim.messages())
+    neovim.type(":Midspan kernel triton\r")
+    neovim.wait_message("There is no function at line 3.")
 
 
 @engine
@@ -398,6 +401,101 @@ def test_suggestions_are_cycled(start: Start, script: Script) -> None:
     neovim.terminal.wait(lambda: neovim.cursor_line == "x two")
     neovim.terminal.wait(lambda: script.told("workspace/executeCommand"))
     assert script.told("workspace/executeCommand")[0]["arguments"] == ["id-1"]
+
+
+def test_suggestions_are_asked_for_by_hand(start: Start, script: Script) -> None:
+    neovim = start("x", cmd=script.command, ghost_text="own", debounce_ms=5000)
+    script.answer("one", "two")
+    neovim.type(" ")
+    neovim.terminal.pump(0.5)
+    assert not neovim.visible()
+    neovim.type(SUGGEST)
+    neovim.wait_ghost_of("one")
+    kinds = [p["context"]["triggerKind"] for p in script.told("textDocument/inlineCompletion")]
+    assert kinds == [1]
+
+
+def test_subcommands_and_their_arguments_are_completed(start: Start, script: Script) -> None:
+    neovim = start("x", cmd=script.command)
+
+    def completed(line: str) -> list[str]:
+        return list(neovim.api.call("getcompletion", line, "cmdline"))
+
+    every = completed("Midspan ")
+    assert {"models", "status", "toggle", "kernel", "edit", "pull", "cancel"} <= set(every)
+    assert completed("Midspan to") == ["toggle"]
+    assert completed("Midspan toggle ") == ["all", "buffer", "filetype"]
+    assert completed("1,2Midspan ed") == ["edit"]
+    assert completed("Midspan kernel ") == ["c", "cuda", "numba", "triton"]
+    assert completed("Midspan kernel c x") == []
+    help_text = (PLUGIN / "doc" / "midspan.txt").read_text()
+    assert [name for name in every if f"Midspan {name}" not in help_text] == ["status"]
+    assert ":Midspan [status]" in help_text
+
+
+def kernel_answer(folder: Path, **more: object) -> dict[str, Any]:
+    texts = {"add_triton.py": "# kernel\n", "test_add_triton.py": "# its test\n"}
+    return {
+        "success": True,
+        "name": "add_triton",
+        "message": "add was verified",
+        "statement": "verified on CPU interpreter, 24 cases",
+        "files": [{"uri": (folder / name).as_uri(), "text": text} for name, text in texts.items()],
+        **more,
+    }
+
+
+def test_kernel_is_shown_before_its_files_are_written(
+    start: Start, script: Script, tmp_path: Path
+) -> None:
+    neovim = start("def add(x):\n    return x", cmd=script.command)
+    guess = {"name": "add", "shapes": "x: (N,) float32", "guessed": True}
+    answer = kernel_answer(tmp_path)
+    script.answer(**{"midspan.kernel.shapes": guess, "midspan.kernel.generate": answer})
+    neovim.type(f"{ESCAPE}:Midspan kernel\r")
+    neovim.terminal.wait("2: c")
+    neovim.type("2\r")
+    neovim.terminal.wait("Shapes: x: (N,) float32")
+    neovim.type("\x08" * len("float32") + "float16\r")
+    neovim.wait_message("verified on CPU interpreter, 24 cases; `:Midspan apply` writes the files")
+    asked = script.told("workspace/executeCommand")[-1]
+    assert asked["arguments"] == [
+        {
+            "uri": (tmp_path / "new.py").as_uri(),
+            "line": 1,
+            "language": "c",
+            "shapes": "x: (N,) float16",
+        }
+    ]
+    neovim.terminal.wait("# its test")
+    neovim.terminal.wait("# kernel")
+    assert not (tmp_path / "add_triton.py").exists()
+    (tmp_path / "test_add_triton.py").write_text("mine")
+    neovim.type(":Midspan apply\r")
+    neovim.wait_message("test_add_triton.py is there by now")
+    assert not (tmp_path / "add_triton.py").exists()
+    (tmp_path / "test_add_triton.py").unlink()
+    neovim.type(":Midspan apply\r")
+    neovim.terminal.wait(lambda: neovim.api.eval("expand('%:t')") == "add_triton.py")
+    assert (tmp_path / "add_triton.py").read_bytes() == b"# kernel\n"
+    assert (tmp_path / "test_add_triton.py").read_bytes() == b"# its test\n"
+    assert neovim.api.eval("tabpagenr('$')") == 1
+
+
+def test_kernel_that_cannot_be_made_is_told(start: Start, script: Script, tmp_path: Path) -> None:
+    neovim = start("def add(x):\n    return x", cmd=script.command)
+    neovim.type(f"{ESCAPE}:Midspan kernel pascal\r")
+    neovim.wait_message("`kernel` takes triton, c, numba, cuda, not pascal")
+    failed = kernel_answer(tmp_path, success=False, files=[], message="no kernel of add is right")
+    script.answer(**{"midspan.kernel.generate": failed})
+    neovim.type(":Midspan kernel triton x: (N, 8) float16, y: (8,)\r")
+    neovim.wait_message("no kernel of add is right")
+    asked = script.told("workspace/executeCommand")[-1]["arguments"][0]
+    assert asked["shapes"] == "x: (N, 8) float16, y: (8,)"
+    there = kernel_answer(tmp_path, files=[])
+    script.answer(**{"midspan.kernel.generate": there})
+    neovim.type(":Midspan kernel triton x: (N, 8) float16\r")
+    neovim.wait_message("add_triton.py is there already, with the same kernel: verified on")
 
 
 def test_late_answers_are_dropped_and_earlier_requests_cancelled(

@@ -5,16 +5,38 @@ local M = {}
 ---@alias midspan.GhostText 'auto'|'native'|'own'|'off'
 ---@alias midspan.Part 'all'|'word'|'line'
 
+--- What `setup()` and `vim.g.midspan` take.
+---@class midspan.Options
+---@field cmd? string[] the language server's command
+---@field cmd_env? table<string, string> environment variables for it, beside Neovim's own
+---@field autostart? boolean start the server for every file; without, `vim.lsp.enable('midspan')`
+---@field filetypes? table<string, boolean> where it suggests; `['*']`: those not named, `['']`: no type
+---@field ghost_text? midspan.GhostText who draws: Neovim 0.12 itself, or the plugin
+---@field debounce_ms? integer how long typing rests before a suggestion is asked for
+---@field hide_with_menu? boolean no ghost text while the completion menu is open
+---@field keys? table<midspan.Action, string> keys in insert mode; each falls back to what it did before
+---@field server? table settings of the language server, see |midspan-server|
+
+---@alias midspan.Action
+---| 'accept'
+---| 'accept_word'
+---| 'accept_line'
+---| 'next'
+---| 'previous'
+---| 'dismiss'
+---| 'suggest'
+
+--- The options in force: all of them.
 ---@class midspan.Config
----@field cmd string[] the language server's command
----@field cmd_env table<string, string> environment variables for it, beside Neovim's own
----@field autostart boolean start the server for every file; without, `vim.lsp.enable('midspan')`
----@field filetypes table<string, boolean> where it suggests; `['*']`: those not named, `['']`: no type
----@field ghost_text midspan.GhostText who draws: Neovim 0.12 itself, or the plugin
----@field debounce_ms integer how long typing rests before a suggestion is asked for
----@field hide_with_menu boolean no ghost text while the completion menu is open
----@field keys table<string, string> keys in insert mode; each falls back to what it did before
----@field server table settings of the language server, see |midspan-server|
+---@field cmd string[]
+---@field cmd_env table<string, string>
+---@field autostart boolean
+---@field filetypes table<string, boolean>
+---@field ghost_text midspan.GhostText
+---@field debounce_ms integer
+---@field hide_with_menu boolean
+---@field keys table<midspan.Action, string>
+---@field server table
 
 ---@type midspan.Config
 M.defaults = {
@@ -139,7 +161,7 @@ end
 local current
 
 --- Take the user's options over; those of `vim.g.midspan` lie under them.
----@param given table|nil
+---@param given midspan.Options|nil
 ---@return midspan.Config
 function M.set(given)
   local all, told = {}, {}

@@ -2,8 +2,10 @@
 --- Rule: thin; each function works before `setup()` and in any buffer.
 local M = {}
 
+---@alias midspan.Scope 'all'|'buffer'|'filetype'
+
 --- Set options; not needed for the defaults. Wrong options are told and left at their default.
----@param options table|nil see |midspan-options|
+---@param options midspan.Options|nil see |midspan-options|
 function M.setup(options)
   local config = require('midspan.config')
   config.set(options)
@@ -63,7 +65,7 @@ function M.suggest()
 end
 
 --- Switch suggestions on or off.
----@param scope 'all'|'buffer'|'filetype'|nil
+---@param scope midspan.Scope|nil
 ---@return boolean enabled
 function M.toggle(scope)
   local bufnr = vim.api.nvim_get_current_buf()
