@@ -1,4 +1,4 @@
-"""Code actions: *Fill in here* and *Complete this function body*.
+"""Code actions: *Fill in here*, *Complete this function body* and those of `kernel_actions`.
 
 Rule: listing is cheap and generates nothing. The generation happens when the client resolves the
 action it chose, or runs the action's command where it cannot resolve.
@@ -16,6 +16,7 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from lsp_server import status, workspace_edits
 from lsp_server.documents import Document
+from lsp_server.features import kernel_actions
 from lsp_server.progress import progress
 from lsp_server.protocol import CONTENT_MODIFIED, REQUEST_FAILED, place_of
 from lsp_server.snapshot import Snapshot, refusal, take
@@ -51,11 +52,12 @@ async def code_action(
     # Editors ask on each move of the cursor, which nothing else tells us of.
     ls.idle.moved(document, cursor)
     asked = partial(asked_for, params.context)
-    return [
+    gaps = [
         _action(ls, document, title, cursor)
         for title, action in ACTIONS.items()
         if asked(action.kind) and action.find(document, cursor) is not None
     ]
+    return [*gaps, *kernel_actions.listed(ls, document, cursor, asked)]
 
 
 async def resolve(ls: MidspanServer, action: types.CodeAction) -> types.CodeAction:
@@ -176,7 +178,9 @@ def _action(
 
 def register(ls: MidspanServer) -> None:
     """Add the feature and its command."""
-    options = types.CodeActionOptions(code_action_kinds=[KIND], resolve_provider=True)
+    options = types.CodeActionOptions(
+        code_action_kinds=[KIND, kernel_actions.KIND], resolve_provider=True
+    )
     ls.feature(types.TEXT_DOCUMENT_CODE_ACTION, options)(code_action)
     ls.feature(types.CODE_ACTION_RESOLVE)(resolve)
     ls.command(FILL_COMMAND)(fill)

@@ -53,7 +53,7 @@ async def _again(
     async with job(ls, kernel.document.uri, task, title, params.work_done_token) as report:
         found = kernel.evidence
         if found is None and not resample:  # what is wrong with it is what it is repaired by
-            found = await verified(kernel.candidate, task, report)
+            found = await verified(ls, kernel.candidate, task, report)
         known = () if found is None else (Attempt(kernel.candidate, found),)
         outcome = await generated(ls, task, report, known, resample=resample)
     document = ls.documents.get(kernel.document.uri)
@@ -96,7 +96,7 @@ async def verify(ls: MidspanServer, params: types.ExecuteCommandParams) -> Json:
     kernel, task = _kernel(ls, params)
     title = "Verifying the {} kernel of {}"
     async with job(ls, kernel.document.uri, task, title, params.work_done_token) as report:
-        found = await verified(kernel.candidate, task, report)
+        found = await verified(ls, kernel.candidate, task, report)
     ls.kernel_files.look(kernel.document.uri)
     return {
         "success": found.verified,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
 from backends.errors import Conflict
 from lsp_server.features import kernel_documents
+from lsp_server.kernels import session
 from lsp_server.kernels.files import TITLES
+from lsp_server.kernels.limits import Limits
 from lsp_server.kernels.task import Attempt, Candidate, Evidence, Level, Outcome, Step, Task
+from lsp_server.kernels.verify import verify
 from lsp_server.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -59,9 +61,8 @@ async def generated(
     resample: bool = False,
 ) -> Outcome:
     """Generate, and keep the evidence of the best attempt."""
-    session = import_module("lsp_server.kernels.session")
     model, settings = await session.given(ls.manager)
-    outcome: Outcome = await session.generate(
+    outcome = await session.generate(
         task,
         model=model,
         settings=settings,
@@ -74,12 +75,14 @@ async def generated(
     return outcome
 
 
-async def verified(candidate: Candidate, task: Task, report: Report) -> Evidence:
+async def verified(ls: MidspanServer, candidate: Candidate, task: Task, report: Report) -> Evidence:
     """Verify, and keep the evidence."""
-    from lsp_server.kernels.verify import verify
-
+    _, settings = await session.given(ls.manager)
     found = await verify(
-        task, candidate, lambda level, message: report(message, level / len(Level))
+        task,
+        candidate,
+        lambda level, message: report(message, level / len(Level)),
+        limits=Limits(python=settings.python),
     )
     kernel_documents.keep(found, candidate.code, task)
     return found
@@ -93,6 +96,8 @@ class _Watch:
         self._workers: dict[int, str] = {}
 
     def step(self, step: Step) -> None:
+        if step.worker != session.TEMPLATES:  # the templates had their turn
+            self._workers.pop(session.TEMPLATES, None)
         self._workers[step.worker] = step.message or step.state
         workers = sorted(self._workers.items())
         told = " · ".join(

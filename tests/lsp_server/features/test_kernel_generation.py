@@ -41,7 +41,7 @@ class Script:
         best = Attempt(Candidate(self.code, "template:scale"), evidence)
         return Outcome(task, best, (best,), "# test\n", "1 of 1 attempts looked at.")
 
-    async def verified(self, candidate, task, report) -> Evidence:
+    async def verified(self, ls, candidate, task, report) -> Evidence:
         self.verified_first.append(candidate.code)
         return Evidence("key", task.language, WRONG)
 
