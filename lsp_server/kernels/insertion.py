@@ -25,6 +25,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from backends.errors import BadRequest
 from lsp_server.kernels.task import Language, Parameter, Task
@@ -180,19 +181,22 @@ def _call(
         f"{_STEP}from {dot}{module} import {task.name} as {module}",
         "",
         f"{_STEP}try:",
-        f"{_STEP * 2}return {module}({_arguments(function)})",
+        f"{_STEP * 2}return {module}({_arguments(task, function)})",
         f"{_STEP}except (NotImplementedError, TypeError, ValueError):",
         f"{_STEP * 2}pass  # it does not fit the kernel",
     ]
 
 
-def _arguments(function: ast.FunctionDef) -> str:
+def _arguments(task: Task, function: ast.FunctionDef) -> str:
+    """What the kernel is given: a kernel need not take what has only ever its default."""
     given = function.args
     if given.vararg or given.kwarg:
         raise BadRequest(f"{function.name} takes any number of arguments, which a kernel cannot.")
+    known = {parameter.name for parameter in task.parameters}
     positional = [argument.arg for argument in (*given.posonlyargs, *given.args)]
-    keywords = [f"{argument.arg}={argument.arg}" for argument in given.kwonlyargs]
-    return ", ".join(positional + keywords)
+    leading = list(takewhile(known.__contains__, positional))
+    others = [*positional[len(leading) :], *(argument.arg for argument in given.kwonlyargs)]
+    return ", ".join([*leading, *(f"{name}={name}" for name in others if name in known)])
 
 
 def _conditions(task: Task, dtypes: Sequence[str], torch: str) -> Iterator[str]:
