@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,7 @@ from tests.lsp_server.features import kernel_folder
 from tests.lsp_server.features.kernel_folder import REFERENCE, Folder
 from tests.lsp_server.features.test_kernel_files import PREVIEWS, diagnostics, lenses
 from tests.lsp_server.session import Session
+from tests.lsp_server.wire import Wire
 
 PATIENCE = 120.0
 CLIENT = {**PREVIEWS, "window": {"workDoneProgress": True}}
@@ -129,14 +132,17 @@ async def test_cancel_leaves_no_process_and_a_second_job_is_refused(
     assert session.server.kernel_jobs == set()
 
 
-def sandboxed() -> list[psutil.Process]:
-    """The sandboxed programs of this process."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if any("confine" in word for word in process.cmdline()):
-                found.append(process)
-    return found
+def sandboxed(parent: psutil.Process | None = None) -> list[psutil.Process]:
+    """The sandboxed programs of a process, by default this one."""
+    children = (parent or psutil.Process()).children(recursive=True)
+    return [process for process in children if is_sandboxed(process)]
+
+
+def is_sandboxed(process: psutil.Process) -> bool:
+    try:
+        return any("confine" in word for word in process.cmdline())
+    except psutil.Error:  # it is gone
+        return False
 
 
 async def test_shapes_are_told_as_people_write_them(session: Session, folder: Folder):
@@ -191,3 +197,28 @@ async def test_without_a_sandbox_nothing_runs_and_the_user_is_told_how_to_get_on
     session.open(REFERENCE, folder.reference)
     answer = await session.command("midspan.kernel.generate", wanted(folder))
     assert "apt-get install bubblewrap" in answer["error"]["message"]
+
+
+def test_server_that_is_killed_leaves_no_sandboxed_process(
+    start: Callable[..., Wire], tmp_path: Path
+):
+    folder = kernel_folder.made(tmp_path / "project")
+    wire = start()
+    wire.call("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
+    wire.notify("initialized", {})
+    item = {"uri": folder.reference, "languageId": "python", "version": 1, "text": REFERENCE}
+    wire.notify("textDocument/didOpen", {"textDocument": item})
+    params = {"command": "midspan.kernel.run", "arguments": [wanted(folder)]}
+    wire.request("workspace/executeCommand", params)
+    server = psutil.Process(wire.process.pid)
+    wait_until(lambda: sandboxed(server))
+    left = sandboxed(server)
+    wire.process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not any(is_sandboxed(process) for process in left))
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
