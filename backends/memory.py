@@ -25,15 +25,17 @@ MLX_GROUP = 64  # weights that share a scale and a bias
 KEPT_SHARE = 0.6  # of what is available at the start, for all models that stay loaded
 MOST_SHARE = 0.9  # of it, for as long as a swap takes
 
+KNOWN_BYTES = 32 * MIB  # of what a model said last, for typing along: see decoding/known.py
+
 # What a worker takes before it has a model, and beside weights and cells while it computes: the
 # interpreter, the runtime's libraries, the buffers that it keeps. Measured as resident memory on
 # x86-64 Linux with the starter model, see docs/architecture.md. Workers of the same engine share
-# libraries, and each counts them.
+# libraries, and each counts them; a llama-server keeps nothing that was said.
 RUNTIME_BYTES = {
-    "llama-cpp": 60 * MIB,
+    "llama-cpp": 60 * MIB + KNOWN_BYTES,
     "llama-server": 60 * MIB,
-    "transformers": 410 * MIB,
-    "mlx": 340 * MIB,
+    "transformers": 410 * MIB + KNOWN_BYTES,
+    "mlx": 340 * MIB + KNOWN_BYTES,
 }
 
 CACHE_BYTES = 512 * MIB  # KV cells of all sequences of a model together

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from backends import memory
 from backends.backend import SteeringUse
 from backends.decoding.known import KnownLogits
 from backends.decoding.snapshots import Snapshot, SnapshotStore, common_prefix
@@ -29,9 +30,7 @@ MIN_FORK = 16
 MIN_SNAPSHOT = 64
 MIN_USE = 0.5  # of a snapshot's tokens: what is put back and not of use takes time and room
 RESERVE = 0.25  # entries are saved when fewer sequences or cells than this share are left
-KNOWN_BYTES = 32 * 1024 * 1024  # of logits: those of a few suggestions, or of all for a small model
 BACKUP_GAIN = 8  # a backup is made again once this part of the entry, as 1/n, is not in it
-
 
 Steering = tuple[SteeringUse, ...]
 
@@ -67,7 +66,7 @@ class PrefixCache:
         self,
         model: TokenModel,
         snapshots: SnapshotStore | None = None,
-        known_bytes: int = KNOWN_BYTES,
+        known_bytes: int = memory.KNOWN_BYTES,
     ) -> None:
         self._model = model
         self._snapshots = snapshots or SnapshotStore(0)

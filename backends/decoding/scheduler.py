@@ -34,7 +34,7 @@ from backends.decoding.copying import CopyWeights
 from backends.decoding.generation import Generation, Request
 from backends.decoding.idle_work import Backups, IdleWork
 from backends.decoding.jobs import Share, Starter, Waiting, owner
-from backends.decoding.prefix_cache import KNOWN_BYTES, PrefixCache
+from backends.decoding.prefix_cache import PrefixCache
 from backends.decoding.prompting import Prompter
 from backends.decoding.snapshots import Snapshot, SnapshotStore
 from backends.decoding.speculation import DraftTuner
@@ -76,7 +76,7 @@ class Scheduler:
         self._cache = PrefixCache(
             model,
             SnapshotStore(memory.snapshot_bytes(model.cache_bytes)),
-            known_bytes=KNOWN_BYTES if self._speculate else 0,
+            known_bytes=memory.KNOWN_BYTES if self._speculate else 0,
         )
         self._prompter = Prompter(model, template, lambda: self._prefill_rate)
         self._starter = Starter(model, self._cache, self._prompter, copying, chats)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends.backend import ChatRequest
-from backends.errors import RemoteProtocolError, Unsupported
+from backends.errors import RemoteProtocolError, RemoteRefused, Unsupported
 from backends.remote import conversation
 from backends.remote.profiles import Counting
 
@@ -27,7 +27,10 @@ async def count(connection: Connection, probed: Probed, request: ChatRequest) ->
         raise Unsupported(f"{profile.title} does not count a conversation's tokens.")
     body, _ = conversation.arguments(profile, probed.model, request, "")
     shown: dict[str, Any] = {name: body[name] for name in _SHOWN if name in body}
-    number = await ask(connection, {"model": probed.model, **shown})
+    try:
+        number = await ask(connection, {"model": probed.model, **shown})
+    except RemoteRefused as exc:  # a router in between may let nothing through but /v1
+        raise Unsupported(f"A conversation's tokens cannot be counted. {exc}") from exc
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise RemoteProtocolError(f"{connection.endpoint.root} sent no number of tokens.")
     return number

@@ -218,9 +218,7 @@ class Connection:
         except httpx2.ProxyError as exc:
             raise RemoteUnreachable(f"The proxy does not lead to {self.endpoint.root}.") from exc
         except httpx2.ConnectError as exc:
-            raise RemoteUnreachable(
-                f"{self.endpoint.root} cannot be reached: {self._clean(str(exc))}."
-            ) from exc
+            raise RemoteUnreachable(self._unreachable(str(exc))) from exc
         except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as exc:
             if began:
                 raise RemoteProtocolError(
@@ -233,6 +231,13 @@ class Connection:
             raise RemoteProtocolError(
                 f"{self.endpoint.root} sent no HTTP that can be read."
             ) from exc
+
+    def _unreachable(self, reason: str) -> str:
+        through = " through the proxy that is set" if self.options.proxy else ""
+        text = f"{self.endpoint.root} cannot be reached{through}: {self._clean(reason)}."
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            text += " If its certificate is of an authority of your own, set ca_file to that."
+        return text
 
     def failure(self, status: int, headers: Mapping[str, str], body: bytes) -> RemoteError:
         """Return the error for an HTTP status other than 200, which the user can act on."""

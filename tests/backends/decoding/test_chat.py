@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backends import memory
 from backends.backend import (
     ChatRequest,
     FinishReason,
@@ -22,7 +23,6 @@ from backends.backend import (
     SteeringUse,
     Tool,
 )
-from backends.decoding import scheduler
 from backends.decoding.chat import Chats
 from backends.decoding.chat_template import ChatTemplate
 from backends.decoding.token_model import Feed
@@ -355,7 +355,7 @@ def test_chats_take_no_room_from_what_the_keys_will_want(monkeypatch: pytest.Mon
     """A long answer, and the suggestion that was there before it is typed on for nothing."""
     model = HashModel()
     row_bytes = model.vocab.size * 4
-    monkeypatch.setattr(scheduler, "KNOWN_BYTES", 8 * row_bytes)
+    monkeypatch.setattr(memory, "KNOWN_BYTES", 8 * row_bytes)
     with chatting(model) as engine:
         infill = InfillRequest(SOURCE + "x = ", "\n", "file:///a.py", max_tokens=6)
         suggested = engine.infill(infill).text

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from backends.errors import BadRequest, RemoteRefused, RemoteUnreachable
+from backends.remote.endpoint import parse
+from backends.remote.keys import Key
 from tests.backends.remote.conftest import Connect, collected
 from tests.backends.remote.test_faults import GOOD, chat, infill
 from tests.backends.remote.upstream import Reply, Upstream, as_json, serving
@@ -102,7 +104,7 @@ async def test_proxy_that_is_gone_is_no_reason_to_go_without(
 ) -> None:
     async with serving() as gone:
         port = gone.port
-    with pytest.raises(RemoteUnreachable):
+    with pytest.raises(RemoteUnreachable, match="through the proxy that is set"):
         await connect(proxy=f"http://127.0.0.1:{port}", retries=0)
     assert upstream.requests == []
     with pytest.raises(BadRequest, match="proxy"):
@@ -136,6 +138,17 @@ async def test_only_known_headers_go_out(connect: Connect, upstream: Upstream) -
         *("content-type", "content-length"),
     }
     assert {name for request in upstream.requests for name in request.headers} <= allowed
+
+
+def test_certificate_of_an_unknown_authority_names_the_setting() -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from backends.remote.transport import Connection, Options
+
+    connection = Connection(parse("https://coder.example.com"), Key(), Options())
+    reason = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed (_ssl.c:1006)"
+    with pytest.raises(RemoteUnreachable, match="set ca_file") as caught, connection.failures():
+        raise httpx2.ConnectError(reason)
+    assert "proxy" not in str(caught.value)
 
 
 async def test_ca_file_that_is_none_is_said(connect: Connect, tmp_path: Path) -> None:

@@ -480,6 +480,14 @@ async def test_vllm_counts_messages_with_their_tools(connect: Connect, upstream:
     assert not upstream.to("/v1/chat/completions")
 
 
+async def test_count_behind_a_router_that_lets_it_not_through_is_refused(
+    connect: Connect, upstream: Upstream
+) -> None:
+    backend = await connect(profile="vllm")
+    with pytest.raises(Unsupported, match=r"cannot be counted.*404"):
+        await collected(backend.chat(ChatRequest(MESSAGES, count_only=True)))
+
+
 @pytest.mark.parametrize("answer", [{}, {"count": -1}, {"count": "42"}, []])
 async def test_count_that_is_none_is_an_error(
     connect: Connect, upstream: Upstream, answer: Any
