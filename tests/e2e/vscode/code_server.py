@@ -38,7 +38,7 @@ def multiply(a, b):
     """
 
 EXTENSION = Path(__file__).parents[3] / "editors" / "vscode"
-PATIENCE = 40.0  # seconds; for what takes a few on a machine that is not busy
+PATIENCE = 90.0  # seconds; for what takes a few on a machine that is not busy
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -64,6 +64,7 @@ CALM = {
     "files.autoSave": "off",
     "window.confirmBeforeClose": "never",
     "git.enabled": False,
+    "remote.autoForwardPorts": False,
 }
 
 
