@@ -250,7 +250,7 @@ def test_time_from_the_key_to_visible_ghost_text(
     window: Window, capsys: pytest.CaptureFixture[str]
 ):
     window.page.evaluate(LATENCY, [])
-    names = ("total", "first", "count", "result", "value")
+    names = ("total", "first", "count", "result")
     for name in names:
         window.fill(f"{CODE}return a * b\n\n\ndef {name}_of(items):\n    {name} = 0\n    ")
         for key in f"return {name}":
