@@ -188,10 +188,10 @@ class Neovim:
         self.terminal.pump(0.05)
         return "\n".join(self.lua("return told"))
 
-    def wait_message(self, text: str) -> None:
+    def wait_message(self, text: str, seconds: float = PATIENCE) -> None:
         """Wait until something that was said holds a text."""
         try:
-            self.terminal.wait(lambda: text in self.messages(), PATIENCE)
+            self.terminal.wait(lambda: text in self.messages(), seconds)
         except AssertionError as exc:
             exc.add_note(f"what was said:\n{self.messages()}")
             raise

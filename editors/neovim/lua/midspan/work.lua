@@ -23,7 +23,7 @@ local count, echoed = 0, 0
 ---@return string
 local function described(work)
   local parts = { work.title }
-  if work.percentage then
+  if (work.percentage or 0) > 0 then -- some have no other than the first, which is 0
     parts[#parts + 1] = ('%d %%'):format(work.percentage)
   end
   if work.message ~= '' then
