@@ -295,7 +295,9 @@ def _kind(
     """Return "tensor", "float", "int" or "bool"; None for what keeps its default."""
     annotation = "" if argument.annotation is None else ast.unparse(argument.annotation)
     words = set(_WORD.findall(annotation))
-    if said.shape is not None or any("Tensor" in word for word in words):
+    if any("Tensor" in word for word in words):
+        return "tensor"
+    if said.shape is not None and not words.intersection(_SCALAR_VALUES):
         return "tensor"
     for kind in ("float", "int", "bool"):
         if kind in words:

@@ -123,8 +123,8 @@ __global__ void scale_kernel(const float *x, float *out, int64_t n, float factor
     if (i < n) out[i] = x[i] * factor;
 }}
 
-extern "C" void scale_launch(const float *x, float *out, int64_t n, float factor, void *stream) {{
-    scale_kernel<<<(unsigned)((n + 255) / 256), 256, 0, (cudaStream_t)stream>>>(x, out, n, factor);
+extern "C" void scale_launch(const float *x, float *out, int64_t n, float factor) {{
+    scale_kernel<<<(unsigned)((n + 255) / 256), 256>>>(x, out, n, factor);
 }}
 """
 
@@ -140,7 +140,6 @@ def scale(x: torch.Tensor, factor: float) -> torch.Tensor:
         ctypes.c_void_p(out.data_ptr()),
         ctypes.c_int64(x.numel()),
         ctypes.c_float(factor),
-        ctypes.c_void_p(torch.cuda.current_stream(x.device).cuda_stream),
     )
     return out.to(dtype)
 ''',
@@ -285,8 +284,8 @@ def _source(task: Task, tensors: list[Parameter], numbers: list[Parameter], told
         [*(one.name for one in tensors), "out", "n", "cols"] + [o.name for o in numbers]
     )
     launcher = (
-        f'\n\nextern "C" void {task.name}_launch({listed}, void *stream) {{\n'
-        f"    {task.name}_kernel<<<(unsigned)((n + 255) / 256), 256, 0, (cudaStream_t)stream>>>"
+        f'\n\nextern "C" void {task.name}_launch({listed}) {{\n'
+        f"    {task.name}_kernel<<<(unsigned)((n + 255) / 256), 256>>>"
         f"({names});\n}}"
         if cuda
         else ""
@@ -301,8 +300,6 @@ def _source(task: Task, tensors: list[Parameter], numbers: list[Parameter], told
         f"ctypes.c_int64({first}.shape[-1])",
         *(f"ctypes.c_float({one.name})" for one in numbers),
     ]
-    if cuda:
-        passed.append(f"ctypes.c_void_p(torch.cuda.current_stream({first}.device).cuda_stream)")
     call = "".join(f"        {part},\n" for part in passed)
     called = f"{task.name}_{'launch' if cuda else 'kernel'}"
     suffix = (

@@ -35,6 +35,7 @@ class Grammar:
     finish: str  # after a reduction's loop; empty where nothing is to be done
     store: str
     identity: dict[str, str]
+    narrow: str = ""  # a reduction's result as the other values are; empty if it is
 
 
 def _grammar_c(real: str, spelling: Spelling) -> Grammar:
@@ -57,6 +58,7 @@ def _grammar_c(real: str, spelling: Spelling) -> Grammar:
         finish="",
         store="out[{place}] = {value};",
         identity={"sum": "0.0", "prod": "1.0", **infinite},
+        narrow="" if real == "double" else f"const {real} {{name}} = ({real}){{value}};",
     )
 
 
@@ -69,6 +71,7 @@ def _grammar_cuda(real: str, spelling: Spelling) -> Grammar:
         open_column="for (int64_t col = threadIdx.x; col < cols; col += blockDim.x) {{",
         finish="{name} = block_{op}({name});",
         total=f"{real} {{name}} = {{value}};",
+        narrow="",
     )
 
 
@@ -115,8 +118,6 @@ class _Loops:
         if self.plan.way is Way.MATMUL:
             return self._product()
         inner: list[str] = []
-        if not self.rows:
-            inner.append(self._assign("row", "0", integer=True))
         for node in self.nodes:
             if node.number or self._is_inside(node):
                 continue
@@ -163,11 +164,16 @@ class _Loops:
         yield from self._block(grammar.open_column.format(), inner)
         if grammar.finish:
             yield grammar.finish.format(name=name, op=node.op)
+        if grammar.narrow:
+            narrow = self.host.names.new(f"{name}_sum" if node.op == "sum" else f"{name}_value")
+            yield grammar.narrow.format(name=narrow, value=name)
+            self.body.names[node] = narrow
 
     def _inside(self, target: Node) -> Iterator[str]:
-        """Write what changes along a row, below `target`."""
+        """Write what changes along a row, below `target`; behind a reduction it is not needed."""
+        needed = _within_row(target)
         for node in in_order(target):
-            if node.number or not self._is_inside(node) or is_reduction(node):
+            if node not in needed or node.number or not self._is_inside(node):
                 continue
             if node.op == "load":
                 yield self._load(node, "row", "col")
@@ -177,7 +183,9 @@ class _Loops:
     def _final(self) -> Iterator[str]:
         root = self.plan.root
         if not self._is_inside(root):
-            store = self.grammar.store.format(place="row", value=self.body.expression(root))
+            store = self.grammar.store.format(
+                place="row" if self.rows else "0", value=self.body.expression(root)
+            )
             if self.threads and not self.per_element:
                 yield from self._block("if (threadIdx.x == 0) {", [store])
             else:
@@ -185,7 +193,7 @@ class _Loops:
             return
         kept = dict(self.body.names)
         inner = list(self._inside(root))
-        place = "row * cols + col"
+        place = "row * cols + col" if self.rows else "col"
         inner.append(self.grammar.store.format(place=place, value=self.body.expression(root)))
         self.body.names = kept
         yield from self._block(self.grammar.open_column.format(), inner)
@@ -214,6 +222,10 @@ class _Loops:
         lines = [self.grammar.total.format(name=total, value=self.grammar.identity["sum"])]
         step = self.grammar.add["sum"].format(name=total, value=" * ".join(operands))
         lines += self._block(self.grammar.open_inner.format(), [step])
+        if self.grammar.narrow:
+            narrow = self.host.names.new(f"{total}_value")
+            lines.append(self.grammar.narrow.format(name=narrow, value=total))
+            self.body.names[product] = narrow
         below = set(in_order(product))
         for node in self.nodes:
             if node.number or node in below:
@@ -344,6 +356,18 @@ class _Loops:
         """The wrapper's last line."""
         cast = "" if self.host.is_flag else ".to(dtype)"
         return f"return out{self.host.restored()}{cast}"
+
+
+def _within_row(target: Node) -> set[Node]:
+    """The nodes that `target` takes from the same column: not those that a reduction took."""
+    found: set[Node] = set()
+    stack = [target]
+    while stack:
+        node = stack.pop()
+        if node not in found and not is_reduction(node):
+            found.add(node)
+            stack += node.args
+    return found
 
 
 _REDUCED = {"sum": "total", "max": "top", "min": "bottom", "prod": "product"}
@@ -507,16 +531,13 @@ def write_cuda(host: Host) -> str:
     count = "rows" if "rows" in loops.counts() else "1"
     blocks = f"({count} + {THREADS - 1}) / {THREADS}" if loops.per_element else count
     launcher = _source(
-        f'extern "C" int {name}_launch(',
-        [*parameters, "void *stream"],
+        f'extern "C" void {name}_launch(',
+        parameters,
         [
             f"int64_t blocks = {blocks};",
             "if (blocks > 65535) blocks = 65535;  // each takes several turns",
-            "if (blocks == 0) return 0;",
-            f"{name}_kernel<<<(unsigned)blocks, {THREADS}, 0, (cudaStream_t)stream>>>(",
-            f"    {', '.join(given)}",
-            ");",
-            "return (int)cudaGetLastError();",
+            "if (blocks == 0) return;",
+            f"{name}_kernel<<<(unsigned)blocks, {THREADS}>>>({', '.join(given)});",
         ],
     )
     pass_number = "ctypes.c_double" if host.double else "ctypes.c_float"
@@ -525,15 +546,12 @@ def write_cuda(host: Host) -> str:
         "ctypes.c_void_p(out.data_ptr())",
         *(f"ctypes.c_int64({size})" for size in loops.counts()),
         *(f"{pass_number}({number})" for number in host.numbers.values()),
-        f"ctypes.c_void_p(torch.cuda.current_stream({host.tensors[0].name}.device).cuda_stream)",
     ]
     lines = [
         *loops.launch(kind, flat=False),
-        f"failed = _library.{name}_launch(",
+        f"_library.{name}_launch(",
         *(f"    {part}," for part in call),
         ")",
-        "if failed:",
-        '    raise ValueError(f"the kernel could not be launched: CUDA error {failed}")',
         loops.finish(),
     ]
     wrapper = _wrapper(host, "CUDA", lines)

@@ -74,7 +74,8 @@ def gelu_tanh(x):
         "x: (N, D), mask: (N, D) bool",
     ),
     "bias_gelu": Row(
-        "def bias_gelu(x: Tensor, bias: Tensor):\n    return F.gelu(x + bias, approximate='tanh')\n",
+        "def bias_gelu(x: Tensor, bias: Tensor):\n"
+        "    return F.gelu(x + bias, approximate='tanh')\n",
         "x: (N, D), bias: (D,)",
     ),
     "scale_shift": Row(
@@ -98,7 +99,8 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor):
 """
     ),
     "channel_bias": Row(
-        "def channel_bias(x: Tensor, bias: Tensor):\n    return torch.relu(x + bias[:, None, None])\n",
+        "def channel_bias(x: Tensor, bias: Tensor):\n"
+        "    return torch.relu(x + bias[:, None, None])\n",
         "x: (B, C, H, W), bias: (C,)",
     ),
     "branching": Row(
