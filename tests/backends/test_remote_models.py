@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from backends import catalogue, starter
-from backends.api.management import _row, _state
+from backends.api.management import _state, row_of
 from backends.backend import InfillRequest, Usage
 from backends.config import CompletionSettings, ModelSettings, Settings
 from backends.errors import BackendError, MidspanError, NoFim
@@ -81,7 +81,7 @@ async def test_endpoint_completes_is_shown_and_makes_room_for_nobody(
         assert state["endpoint"] == endpoint_of(elsewhere)
         assert (state["engine"], state["pid"], state["memory_bytes"]) == ("llama-server", None, 0)
         assert state["fim"]
-        row = _row(manager, manager.catalogue.get("far"))
+        row = row_of(manager, manager.catalogue.get("far"))
         assert row["family"] == "qwen2.5-coder"
         assert key not in f"{state}{row}"
         await manager.select("near")
