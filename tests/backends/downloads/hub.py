@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -56,6 +57,14 @@ class Asked:
     headers: dict[str, str]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # a client that left in mid-answer
+            super().handle_error(request, client_address)
+
+
 class Hub:
     """Repositories, faults, and what was asked."""
 
@@ -66,8 +75,7 @@ class Hub:
         self.asked: list[Asked] = []
         self.sent = 0  # bytes of files
         handler = type("Handler", (_Handler,), {"hub": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def add(self, repository: str, **files: bytes) -> None:
