@@ -6,6 +6,7 @@ not know what is computed or what is expected.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from lsp_server.kernels import cases, loaders, sandbox
 from lsp_server.kernels.cases import Case
 from lsp_server.kernels.children import wire
 from lsp_server.kernels.judge import Judge, Made
-from lsp_server.kernels.sandbox import Bounds
+from lsp_server.kernels.limits import Limits
 from lsp_server.kernels.task import Candidate, Language, Level, Task
 from lsp_server.kernels.toolchain import Toolchain
 
@@ -77,7 +78,7 @@ async def run(
     make: Callable[[], Awaitable[Sequence[Made]]],
     number: int,
     chain: Toolchain,
-    bounds: Bounds,
+    limits: Limits,
     *,
     library: Library | None = None,
     traced: Callable[[Run], None] = lambda run: None,
@@ -88,6 +89,7 @@ async def run(
     `traced` is called once the first case of each type is done: then the launches are known.
     """
     found = Run()
+    bounds = limits.candidate
     environment = dict(_ENVIRONMENT[task.language])
     if library is not None and library.preload:
         environment["LD_PRELOAD"] = library.preload
@@ -119,7 +121,7 @@ async def run(
                 if found.failure is not None or not go_on(found):
                     break
                 current, level = one.case, one.case.level
-                found.failure = await _call(child, judge, task, number, one, found)
+                found.failure = await _call(child, judge, task, number, one, found, limits.call_s)
                 if found.failure is None:
                     found.passed.append(current)
         except sandbox.Died as died:
@@ -131,12 +133,22 @@ async def run(
 
 
 async def _call(
-    child: sandbox.Child, judge: Judge, task: Task, number: int, one: Made, found: Run
+    child: sandbox.Child,
+    judge: Judge,
+    task: Task,
+    number: int,
+    one: Made,
+    found: Run,
+    call_s: float,
 ) -> Failure | None:
     case = one.case
     await child.write(_arguments(task, one), one.values)
-    await child.read()  # "calling"
-    answer, outputs = await child.read()
+    try:
+        async with asyncio.timeout(call_s):
+            answer, outputs = await child.read()
+    except TimeoutError:
+        child.kill(f"one call took more than {call_s:g} s")
+        answer, outputs = await child.read()  # which says so
     if case.level is Level.CORRECT:
         found.launches += answer.get("launches", [])
     if answer["event"] == "failed":

@@ -30,6 +30,7 @@ from lsp_server.kernels.toolchain import Toolchain
 logger = logging.getLogger(__name__)
 
 _ROOT = "/midspan"  # where the child programs are, inside
+_TMP = "/tmp"  # noqa: S108 - its own, empty at the start
 _PACKAGE = Path(confine.__file__).parent
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/rocm")
 _SETTINGS = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
@@ -114,7 +115,7 @@ async def require() -> str:
 
 async def _try(path: str) -> str:
     command = [path, *_namespaces(), "--ro-bind", "/usr", "/usr", *_present(_SYSTEM[1:])]
-    command += ["--size", str(2**20), "--tmpfs", "/tmp", "--", "/usr/bin/env", "true"]  # noqa: S108
+    command += ["--size", str(2**20), "--tmpfs", _TMP, "--", "/usr/bin/env", "true"]
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -188,14 +189,14 @@ def command(bwrap: str, program: Program, bounds: Bounds, filter_fd: int) -> lis
     chain = program.toolchain
     environment = {
         "PATH": "/usr/local/cuda/bin:/usr/local/bin:/usr/bin:/bin",
-        "HOME": "/tmp",  # noqa: S108
-        "TMPDIR": "/tmp",  # noqa: S108
+        "HOME": _TMP,
+        "TMPDIR": _TMP,
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "NUMBA_NUM_THREADS": "1",
-        "NUMBA_CACHE_DIR": "/tmp/numba",  # noqa: S108
-        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+        "NUMBA_CACHE_DIR": f"{_TMP}/numba",
+        "TRITON_CACHE_DIR": f"{_TMP}/triton",
         **program.environment,
     }
     folders: list[str] = []
@@ -220,8 +221,10 @@ def command(bwrap: str, program: Program, bounds: Bounds, filter_fd: int) -> lis
         *_present(_SETTINGS),
         *folders,
         *("--ro-bind", str(_PACKAGE), inside),
-        *("--remount-ro", "/dev", "--size", str(bounds.tmp_mb * 2**20), "--tmpfs", "/tmp"),  # noqa: S108
-        *("--remount-ro", "/", "--chdir", "/tmp", "--seccomp", str(filter_fd)),  # noqa: S108
+        # For root, bubblewrap leaves the machine's own settings in /proc/sys open.
+        *("--remount-ro", "/proc", "--remount-ro", "/dev"),
+        *("--size", str(bounds.tmp_mb * 2**20), "--tmpfs", _TMP),
+        *("--remount-ro", "/", "--chdir", _TMP, "--seccomp", str(filter_fd)),
         *variables,
         *("--", chain.python, "-I", "-S", "-B", f"{inside}/confine.py"),
         *(f"{name}={value}" for name, value in limits.items()),
@@ -234,15 +237,15 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process, bounds: Bounds) -> None:
         self._process = process
+        self._outer: psutil.Process | None = None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._outer = psutil.Process(process.pid)
         self._bounds = bounds
         self._received = 0
         self._stderr = bytearray()
         self._ended = ""  # why we ended it
-        assert process.stderr is not None
-        self._tasks = [
-            asyncio.create_task(self._read_stderr(process.stderr)),
-            asyncio.create_task(self._watch()),
-        ]
+        self._errors = asyncio.create_task(self._read_stderr())
+        self._watcher = asyncio.create_task(self._watch())
 
     @property
     def pid(self) -> int:
@@ -285,24 +288,34 @@ class Child:
             raise await self._death() from None
 
     def kill(self, reason: str) -> None:
-        """End it at once, and everything that it started."""
+        """End it at once, with everything that it started."""
         self._ended = self._ended or reason
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        # bwrap takes all down with it, but not in its first moments.
+        # (asyncio's own kill would take its exit code away.)
+        for process in _family(self._outer):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     async def close(self) -> None:
         """End it if it still runs, and wait until it is gone."""
         self.kill("it was no longer needed")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._process.wait()
+        await self._gone()
+        self._watcher.cancel()
+        await asyncio.gather(self._watcher, return_exceptions=True)
+
+    async def _gone(self) -> int:
+        """Wait until it is gone: for asyncio that is not before its pipes are empty."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        while await stdout.read(2**16):
+            pass
+        await self._errors
+        return await self._process.wait()
 
     async def _death(self) -> Died:
-        code = await self._process.wait()
-        # bwrap answers 128 + n for a child that signal n ended.
-        await asyncio.wait(self._tasks[:1], timeout=2)
+        code = await self._gone()
         name = ""
+        # bwrap answers 128 + n for a child that signal n ended.
         if code > 128 or code < 0:
             with contextlib.suppress(ValueError):
                 name = signal.Signals(code - 128 if code > 128 else -code).name
@@ -317,7 +330,9 @@ class Child:
             reason = f"it ended early (exit code {code})" + (f": {said}" if said else "")
         return Died(reason, code, self.stderr)
 
-    async def _read_stderr(self, stream: asyncio.StreamReader) -> None:
+    async def _read_stderr(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
         while data := await stream.read(2**14):
             self._received += len(data)
             self._stderr += data
@@ -329,23 +344,29 @@ class Child:
         """Hold it to its time, memory and number of tasks, whatever it runs as."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._bounds.wall_s
+        while self._process.returncode is None:
+            memory, tasks = await asyncio.to_thread(_usage, self._outer)
+            if loop.time() > end:
+                self.kill(f"it ran for more than {self._bounds.wall_s:g} s")
+            elif tasks > self._bounds.tasks:
+                self.kill(f"it started more than {self._bounds.tasks} processes and threads")
+            elif memory > self._bounds.memory_mb * 2**20:
+                self.kill(f"it took more than {self._bounds.memory_mb} MiB of memory")
+            await asyncio.sleep(_LOOK_EVERY)
+
+
+def _family(outer: psutil.Process | None) -> list[psutil.Process]:
+    """All that a process started, and it; nothing when it is gone."""
+    if outer is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            outer = psutil.Process(self._process.pid)
-            while True:
-                memory, tasks = await asyncio.to_thread(_usage, outer)
-                if loop.time() > end:
-                    self.kill(f"it ran for more than {self._bounds.wall_s:g} s")
-                elif memory > self._bounds.memory_mb * 2**20:
-                    self.kill(f"it took more than {self._bounds.memory_mb} MiB of memory")
-                elif tasks > self._bounds.tasks:
-                    self.kill(f"it started more than {self._bounds.tasks} processes and threads")
-                await asyncio.sleep(_LOOK_EVERY)
+            return [*outer.children(recursive=True), outer]
+    return []
 
 
-def _usage(outer: psutil.Process) -> tuple[int, int]:
+def _usage(outer: psutil.Process | None) -> tuple[int, int]:
     """Bytes in memory and number of processes and threads of a process and all below it."""
     memory = tasks = 0
-    for process in [outer, *outer.children(recursive=True)]:
+    for process in _family(outer):
         with contextlib.suppress(psutil.Error):
             memory += process.memory_info().rss
             tasks += process.num_threads()

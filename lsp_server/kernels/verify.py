@@ -168,7 +168,7 @@ class _Climb:
                 lambda: judge.make(number, planned),
                 number,
                 self._chain,
-                self._limits.candidate,
+                self._limits,
                 library=library,
                 traced=self._traced,
                 go_on=self._go_on,

@@ -112,7 +112,6 @@ def main() -> None:
                 pipe.write({"event": "opened"})
                 continue
             assert calls is not None
-            pipe.write({"event": "calling", "index": header["index"]})
             answer, outputs = calls.call(header, data)
             pipe.write({"event": "result", "index": header["index"], **answer}, outputs)
         except Exception as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from pathlib import Path
 
 
 def main(arguments: list[str]) -> None:
@@ -20,8 +19,6 @@ def main(arguments: list[str]) -> None:
         limit = int(value)
         resource.setrlimit(getattr(resource, name), (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # When memory runs out after all, this goes first.
-    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     program = arguments[cut + 1 :]
     os.execv(program[0], program)  # noqa: S606
 

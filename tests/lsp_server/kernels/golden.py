@@ -346,7 +346,11 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "norm", "no word that Triton knows", (("tl.sqrt(", "tl.root("),), Level.ALLOWED, "tl.root"
+        "norm",
+        "no word that Triton knows",
+        (("tl.sqrt(", "tl.root("),),
+        Level.ALLOWED,
+        "language.root",
     ),
     Mutant(
         "matmul",
