@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from backends.backend import ChatRequest, Chunk, FinishReason, ToolCall
@@ -20,6 +22,7 @@ from backends.errors import (
     EngineMissing,
     MidspanError,
     RemoteProtocolError,
+    RemoteRefused,
     RemoteTimeout,
 )
 from backends.remote import conversation, forced, wire
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionChunk
     from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
+logger = logging.getLogger(__name__)
+
 REASONING_TAGS = ("<think>", "</think>")
 MIN_ANSWER = 16  # tokens; less is no answer worth having
 # Engines that part the reasoning themselves call it one of these.
@@ -53,6 +58,7 @@ class Chatting:
         self._probed = probed
         self._effort = effort
         self._client: AsyncOpenAI | None = None
+        self._predicts = True
 
     async def stream(
         self,
@@ -64,14 +70,11 @@ class Chatting:
         """Yield the answer's chunks. Raises MidspanError."""
         options = self._connection.options
         client = await self._made()
-        body, extra = conversation.arguments(
-            self._probed.profile, self._probed.model, request, self._effort
-        )
         policy = Policy(options.retries, options.pause, options.first_token)
         answer = _Answer(self._probed, request)
         try:
             async with asyncio.timeout(options.first_token) as patience:
-                stream = await self._begun(client, body, {**extra, **fields}, dict(headers), policy)
+                stream = await self._asked(client, request, fields, dict(headers), policy)
                 async with stream:
                     async for chunk in self._chunks(stream):
                         patience.reschedule(None)
@@ -115,22 +118,45 @@ class Chatting:
             )
         return self._client
 
+    async def _asked(
+        self,
+        client: AsyncOpenAI,
+        request: ChatRequest,
+        fields: Mapping[str, str],
+        headers: dict[str, str],
+        policy: Policy,
+    ) -> AsyncStream[ChatCompletionChunk]:
+        """Return the stream; without the prediction, which few models take, where it is refused."""
+        if self._predicts and conversation.predicts(self._probed.profile, request):
+            try:
+                return await self._begun(client, request, fields, headers, policy)
+            except ContextExceeded:
+                raise
+            except RemoteRefused as exc:
+                logger.info("asked again without a prediction: %s", exc)
+                self._predicts = False
+        plain = replace(request, prediction="")
+        return await self._begun(client, plain, fields, headers, policy)
+
     async def _begun(
         self,
         client: AsyncOpenAI,
-        body: dict[str, Any],
-        extra: dict[str, Any],
+        request: ChatRequest,
+        fields: Mapping[str, str],
         headers: dict[str, str],
         policy: Policy,
     ) -> AsyncStream[ChatCompletionChunk]:
         """Return the stream, with a shorter answer where a longer one would not fit."""
+        profile = self._probed.profile
+        body, extra = conversation.arguments(profile, self._probed.model, request, self._effort)
+        extra |= fields
         try:
             return await repeated(lambda: self._open(client, body, extra, headers), policy)
         except ContextExceeded as exc:
             room = exc.length - exc.prompt
             if not exc.prompt or room < MIN_ANSWER:
                 raise
-        shorter = {**body, self._probed.profile.chat_limit_field: room}
+        shorter = {**body, profile.chat_limit_field: room}
         return await repeated(lambda: self._open(client, shorter, extra, headers), policy)
 
     async def _open(

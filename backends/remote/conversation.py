@@ -52,8 +52,9 @@ def arguments(
     elif request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         body["tool_choice"] = _choice(request)
-    elif request.prediction and profile.prediction:
+    elif predicts(profile, request):
         body["prediction"] = {"type": "content", "content": request.prediction}
+        del body[profile.chat_limit_field]  # OpenAI takes no limit beside it
     if request.schema is not None:
         _validator(request.schema)
         body["response_format"] = _format(profile, request.schema)
@@ -123,6 +124,11 @@ def held_to(profile: Profile, request: ChatRequest) -> tuple[Tool, ...]:
     for tool in tools:
         _validator(forced.arguments_of(tool))
     return tools
+
+
+def predicts(profile: Profile, request: ChatRequest) -> bool:
+    """Tell whether the prediction of `request` is sent."""
+    return bool(request.prediction and profile.prediction and not request.tools)
 
 
 def _choice(request: ChatRequest) -> Any:

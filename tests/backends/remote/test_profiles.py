@@ -547,13 +547,27 @@ async def test_openai_gets_effort_prediction_and_a_cache_key(
     sent = upstream.to("/v1/chat/completions")[0]
     assert sent.json["reasoning_effort"] == "high"
     assert "temperature" not in sent.json
-    assert sent.json["max_completion_tokens"] == 7
     assert sent.json["prediction"] == {"type": "content", "content": "old text"}
+    assert "max_completion_tokens" not in sent.json, "OpenAI refuses the two together"
     assert len(sent.json["prompt_cache_key"]) == 32
     assert not [name for name in sent.headers if name.startswith(("x-stainless", "openai"))]
     assert sent.headers["user-agent"] == "midspan"
     with pytest.raises(NoFim, match="chat"):
         await collected(backend.infill(REQUEST))
+
+
+async def test_prediction_that_a_model_does_not_take_is_left_out(
+    connect: Connect, upstream: Upstream
+) -> None:
+    refusal = as_json({"error": {"message": "Unsupported parameter: 'prediction'"}}, 400)
+    upstream.answers("/v1/chat/completions", refusal, sse(delta("stop", content="x")))
+    backend = await connect(profile="openai")
+    for _ in range(2):
+        request = ChatRequest(MESSAGES, prediction="old text", max_tokens=7)
+        assert (await collected(backend.chat(request)))[0] == "x"
+    sent = [request.json for request in upstream.to("/v1/chat/completions")]
+    assert ["prediction" in body for body in sent] == [True, False, False]
+    assert [body.get("max_completion_tokens") for body in sent] == [None, 7, 7]
 
 
 async def test_effort_is_for_chat_only(connect: Connect, upstream: Upstream) -> None:
