@@ -124,7 +124,7 @@ def test_time_from_the_key_to_visible_ghost_text(
         # Text typed along would be repainted without anybody being asked.
         neovim.type(DISMISS)
         neovim.wait_no_ghost()
-        times += neovim.times_to_ghost(key, patience=0.6)
+        times += neovim.times_to_ghost(key, patience=3)
     times.sort()
     asked = sum(len(key) == 1 for key in keys)
     p50, p95 = (times[int(part * (len(times) - 1))] for part in (0.5, 0.95))
@@ -197,7 +197,7 @@ def test_unknown_names_are_told(start: Start) -> None:
     neovim.type(f"{ESCAPE}:Midspan use nothing-like-it\r")
     neovim.wait_message("nothing-like-it")
     neovim.type(":Midspan nonsense\r")
-    neovim.wait_message("there is no `:Midspan nonsense`; there are complete-function, fill")
+    neovim.wait_message("there is no `:Midspan nonsense`; there are apply, cancel, complete")
     neovim.type(":Midspan toggle nonsense\r")
     neovim.wait_message("`toggle` takes all, buffer or filetype")
     neovim.type(":Midspan models\r")
