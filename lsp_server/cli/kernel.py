@@ -72,8 +72,9 @@ def kernel(
     path, place = parse_target(target)
     document = open_document(path)
     task = reference.task(document.text, place, Language(language), shapes, str(path))
+    targets = _free_files(task, path) if write else None
     outcome = asyncio.run(_generate(task, workers, rounds, with_model=not no_model))
-    written = _write(outcome, path, shapes) if write else []
+    written = [] if targets is None else _write(outcome, path, shapes, *targets)
     if as_json:
         print_json(_as_json(outcome, written))
     else:
@@ -115,19 +116,37 @@ class _Teller:
             progress(f"{who}: {step.message}")
 
 
-def _write(outcome: Outcome, reference: Path, shapes: str) -> list[Path]:
-    """Write the kernel and its test beside the reference. Raises MidspanError."""
+def _free_files(task: Task, reference: Path) -> tuple[Path, Path]:
+    """Return where the kernel and its test go. Raises MidspanError where something is in the way.
+
+    A kernel of the same function is replaced, with its test; nothing else is.
+    """
+    from lsp_server.kernels import files
+
+    module = files.module_name(task.name, task.language)
+    kernel_file = reference.with_name(f"{module}.py")
+    test_file = reference.with_name(f"{files.test_module_name(module)}.py")
+    if kernel_file.exists():
+        try:
+            marker = files.read(kernel_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            marker = None
+        if marker is None or (marker.function, marker.language) != (task.name, task.language):
+            raise MidspanError(f"{kernel_file} is there already and is no kernel of {task.name}.")
+    elif test_file.exists():
+        raise MidspanError(f"{test_file} is there already, without a kernel. Move it away first.")
+    return kernel_file, test_file
+
+
+def _write(
+    outcome: Outcome, reference: Path, shapes: str, kernel_file: Path, test_file: Path
+) -> list[Path]:
+    """Write the kernel and its test, and keep the evidence. Raises MidspanError."""
     from lsp_server.kernels import files
 
     if outcome.best is None:
         return []
-    module = files.module_name(outcome.task.name, outcome.task.language)
-    kernel_file = reference.with_name(f"{module}.py")
-    test_file = reference.with_name(f"{files.test_module_name(module)}.py")
     text = files.kernel_text(outcome.task, outcome.best.candidate, reference.name, shapes)
-    _check_free(kernel_file, outcome.task)
-    if not kernel_file.exists() and test_file.exists():
-        raise MidspanError(f"{test_file} is there already, without a kernel. Move it away first.")
     try:
         kernel_file.write_text(text, encoding="utf-8")
         test_file.write_text(outcome.test, encoding="utf-8")
@@ -135,20 +154,6 @@ def _write(outcome: Outcome, reference: Path, shapes: str) -> list[Path]:
         raise MidspanError(f"{exc.filename} cannot be written: {exc.strerror}.") from exc
     _keep(outcome.best, outcome.task)
     return [kernel_file, test_file]
-
-
-def _check_free(path: Path, task: Task) -> None:
-    """Raise MidspanError where a file is in the way that nobody generated for this function."""
-    from lsp_server.kernels import files
-
-    if not path.exists():
-        return
-    try:
-        marker = files.read(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        marker = None
-    if marker is None or marker.function != task.name or marker.language is not task.language:
-        raise MidspanError(f"{path} is there already and is no kernel of {task.name}.")
 
 
 def _keep(attempt: Attempt, task: Task) -> None:
