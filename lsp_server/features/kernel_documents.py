@@ -7,6 +7,7 @@ folder; whether it is verified is what this machine has evidence for.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,13 @@ class KernelFile:
     def verified(self) -> bool:
         """Whether this very text was shown to compute what the reference does now."""
         return self.evidence is not None and self.evidence.verified
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether the reference is a function by this name; a Module's forward is none."""
+        name = re.escape(self.marker.function)
+        text = "" if self.reference is None else self.reference.text
+        return re.search(rf"^def {name}\b", text, re.MULTILINE) is not None
 
     @property
     def is_changed(self) -> bool:

@@ -135,7 +135,9 @@ async def _generate(ls: MidspanServer, params: types.ExecuteCommandParams) -> tu
     wanted = _wanted(ls, params)
     document, task = wanted.document, wanted.task()
     if not document.uri.startswith("file:"):
-        raise BadRequest("Save the file first: the kernel is written beside it.")
+        raise BadRequest(
+            "The kernel is written beside the function's file: save it as a Python file first."
+        )
     title = "Generating a {} kernel of {}"
     async with job(ls, document.uri, task, title, params.work_done_token) as report:
         outcome = await generated(ls, task, report)

@@ -47,7 +47,7 @@ def _offers(kernel: KernelFile) -> Iterator[tuple[str, str]]:
         yield "Repair", "repair"
     elif not kernel.verified:  # what could not be checked then may be possible now
         yield "Verify again", "verify"
-    if kernel.verified:
+    if kernel.verified and kernel.can_be_called:
         yield f"Call it from {kernel.task.name}", "insert"
     yield "Try another", "resample"
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from lsp_server.documents import Document, Place
-from lsp_server.features import kernel_files
-from lsp_server.kernels.task import Check, Level, Result
+from lsp_server.features import kernel_documents, kernel_files
+from lsp_server.kernels import evidence as evidences
+from lsp_server.kernels import files, reference
+from lsp_server.kernels.task import Candidate, Check, Evidence, Language, Level, Result
 from tests.lsp_server.features import kernel_folder
 from tests.lsp_server.features.kernel_folder import CODE, PASSED, REFERENCE, WRONG, Folder
 from tests.lsp_server.session import Session
@@ -94,6 +96,22 @@ async def test_kernel_that_could_not_be_tried_here_can_be_tried_again(
     found = await lenses(session, folder.kernel)
     assert list(found.values()) == ["evidence", "verify", "resample"]
     assert next(iter(found)).startswith("not verified (no GPU on this machine)")
+
+
+async def test_kernel_of_a_modules_forward_is_not_called_from_it(session: Session, folder: Folder):
+    text = (
+        "import torch\n\n\nclass Scale(torch.nn.Module):\n"
+        "    def forward(self, x: torch.Tensor) -> torch.Tensor:\n"
+        "        # x: (N,) float32\n        return x * 2\n"
+    )
+    (folder.path / "ops.py").write_text(text, encoding="utf-8")
+    task = reference.task(text, "Scale", Language.C)
+    found = Evidence("", Language.C, PASSED, evidences.versions(()))
+    kernel_documents.keep(found, CODE, task)
+    await session.start()
+    kernel = files.kernel_text(task, Candidate(CODE, "template:scale"), "ops.py")
+    session.open(kernel, folder.kernel)
+    assert list((await lenses(session, folder.kernel)).values()) == ["evidence", "resample"]
 
 
 async def test_lens_is_at_the_kernels_function(session: Session, folder: Folder):

@@ -166,7 +166,7 @@ async def test_shapes_are_told_as_people_write_them(session: Session, folder: Fo
         ({"revision": 7}, "the document changed meanwhile"),
         ({"uri": "file:///w/.env"}, "not shown to a model"),
         ({"uri": "file:///w/closed.py"}, "not opened"),
-        ({"uri": "untitled:Untitled-1"}, "Save the file first"),
+        ({"uri": "untitled:Untitled-1"}, "save it as a Python file first"),
         ({"language": "fortran"}, "needs a uri"),
         ({"line": None}, "needs a uri"),
         ({"shapes": 5}, "The shapes are a text"),
