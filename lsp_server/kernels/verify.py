@@ -152,7 +152,9 @@ class _Climb:
             await self._numerics(judge, library)
         if not self._failed:
             self._say(Level.FAST)
-            self._add(await speed.measure(self._task, self._candidate, self._chain, self._limits))
+            self._add(
+                await speed.measure(self._task, self._candidate, self._chain, self._limits, library)
+            )
 
     async def _numerics(self, judge: Judge, library: numerics.Library | None) -> None:
         self._say(Level.CORRECT)
