@@ -233,6 +233,14 @@ class Window:
         """Wait until no grey text is shown."""
         self.page.wait_for_function("!document.querySelector('.monaco-editor [class*=ghost-text]')")
 
+    def dismiss(self) -> None:
+        """Dismiss the grey text; one that came late, on a busy machine, too."""
+        ends = time.monotonic() + PATIENCE
+        while self.ghost.count() and time.monotonic() < ends:
+            self.press("Escape")
+            self.page.wait_for_timeout(20)
+        self.no_ghost()
+
     def fill(self, text: str) -> None:
         """Put a text into the document, with the cursor at its end; nothing is typed."""
         self.file.write_text(text)

@@ -45,8 +45,7 @@ def test_ghost_text_is_painted_and_tab_accepts_it(window: Window, tmp_path: Path
     assert ghost.strip()
     window.picture(tmp_path / "with.png")
     before = CODE + "return a"
-    window.press("Escape")
-    window.no_ghost()
+    window.dismiss()
     window.picture(tmp_path / "without.png")
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
     assert window.text() == before  # it was paint, not text
@@ -89,8 +88,7 @@ def test_typing_along_keeps_the_ghost_text_and_escape_hides_it(window: Window):
     ghost = window.ghost_after(CODE, "return a")
     window.type(ghost[:2])
     assert window.ghost_text().startswith(ghost[2:])
-    window.press("Escape")
-    window.no_ghost()
+    window.dismiss()
     assert window.text() == CODE + "return a" + ghost[:2]
 
 
@@ -255,8 +253,7 @@ def test_time_from_the_key_to_visible_ghost_text(
         window.fill(f"{CODE}return a * b\n\n\ndef {name}_of(items):\n    {name} = 0\n    ")
         for key in f"return {name}":
             # Text typed along would be repainted without anybody being asked.
-            window.press("Escape")
-            window.no_ghost()
+            window.dismiss()
             window.type(key)
             window.page.wait_for_timeout(250)
     times = sorted(window.page.evaluate("window.midspanSeen.shown"))
