@@ -515,6 +515,25 @@ def test_late_answers_are_dropped_and_earlier_requests_cancelled(
     assert script.told("$/cancelRequest")
 
 
+def test_a_suggestion_that_is_dismissed_before_it_is_there_stays_away(
+    start: Start, script: Script
+) -> None:
+    neovim = start("x", cmd=script.command)
+    asked = "textDocument/inlineCompletion"
+    neovim.terminal.wait(lambda: script.told(asked))
+    before = len(script.told(asked))
+    script.answer("late", delay=1.0)
+    neovim.type(" ")
+    neovim.terminal.wait(lambda: len(script.told(asked)) > before)
+    neovim.type(DISMISS)
+    neovim.terminal.pump(1.5)
+    assert not neovim.visible()
+    assert neovim.ghost == ""
+    script.answer("next")
+    neovim.type("y")
+    neovim.wait_ghost_of("next")
+
+
 def test_text_behind_the_cursor_is_replaced(start: Start, script: Script) -> None:
     neovim = start("f()", cmd=script.command)
     script.answer("call())", replace=1)

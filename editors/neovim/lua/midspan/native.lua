@@ -18,6 +18,22 @@ local METHOD = 'textDocument/inlineCompletion'
 ---@type {bufnr: integer, client_id: integer, items: table[], told: table<string, boolean>}|nil
 local latest
 
+-- Where the user wanted none: it stays away until something is typed, also what was asked for.
+---@type table|nil
+local dismissed
+
+---@param bufnr integer
+---@return table
+local function place(bufnr)
+  return { bufnr, api.nvim_buf_get_changedtick(bufnr), api.nvim_win_get_cursor(0) }
+end
+
+---@param bufnr integer
+---@return boolean
+local function is_dismissed(bufnr)
+  return dismissed ~= nil and vim.deep_equal(dismissed, place(bufnr))
+end
+
 ---@param bufnr integer
 ---@return boolean
 local function drawn(bufnr)
@@ -75,7 +91,7 @@ local function interpose(lsp_client)
       self:cancel_request(pending)
       pending = nil
     end
-    if not policy.wanted(bufnr) or ghost.visible() then
+    if not policy.wanted(bufnr) or ghost.visible() or is_dismissed(bufnr) then
       local nothing = { method = method, client_id = self.id, bufnr = bufnr, params = params }
       handler(nil, { items = {} }, nothing)
       return true, nil
@@ -89,8 +105,9 @@ local function interpose(lsp_client)
       if err or tick ~= api.nvim_buf_get_changedtick(bufnr) then
         return
       end
-      if ghost.visible() then
-        return handler(nil, { items = {} }, ctx) -- the plugin was asked meanwhile, and draws
+      if ghost.visible() or is_dismissed(bufnr) then
+        -- The plugin was asked meanwhile and draws, or nothing is wanted here.
+        return handler(nil, { items = {} }, ctx)
       end
       latest = { bufnr = bufnr, client_id = self.id, items = plain(result).items }
       handler(nil, { items = latest.items }, ctx)
@@ -186,6 +203,15 @@ end
 
 ---@return boolean
 function M.dismiss()
+  if policy.native() and api.nvim_get_mode().mode:sub(1, 1) == 'i' then
+    dismissed = place(api.nvim_get_current_buf())
+    api.nvim_create_autocmd('InsertLeave', {
+      once = true,
+      callback = function()
+        dismissed = nil
+      end,
+    })
+  end
   if not M.visible() then
     return false
   end
