@@ -23,7 +23,7 @@ KV_BITS = {"q8_0": 8, "q4_0": 4}
 KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
 QUANTIZE_BITS = {"8bit": 8, "4bit": 4}
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-DEVICES = {"cpu": mx.cpu, "mps": mx.gpu, "cuda": mx.gpu}
+DEVICES = {"cpu": mx.cpu, "mps": mx.gpu, "metal": mx.gpu, "cuda": mx.gpu}
 
 
 def _chosen(name: str, value: str, table: Mapping[str, Any]) -> Any:
