@@ -85,7 +85,9 @@ async def native(
         "device": device,
     }
     try:
-        async with sandbox.start(sandbox.Program("build_native", chain), limits.compiler) as child:
+        async with sandbox.start(
+            sandbox.Program("build_native", chain, devices=device), limits.compiler
+        ) as child:
             await child.write(request)
             answer, library = await child.read()
     except sandbox.Died as died:

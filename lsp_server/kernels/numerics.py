@@ -91,12 +91,13 @@ async def run(
     found = Run()
     bounds = limits.candidate
     environment = dict(_ENVIRONMENT[task.language])
-    if library is not None and library.preload:
-        environment["LD_PRELOAD"] = library.preload
+    if library is not None:
+        # Sanitisers and GPU drivers reserve far more addresses than they use.
         bounds = sandbox.without_address_limit(bounds)
-    program = sandbox.Program(
-        "candidate", chain, environment, devices=task.language is Language.CUDA
-    )
+        if library.preload:
+            environment["LD_PRELOAD"] = library.preload
+    device = task.language is Language.CUDA
+    program = sandbox.Program("candidate", chain, environment, devices=device)
     async with sandbox.start(program, bounds) as child:
         opened = {
             "do": "open",

@@ -21,6 +21,7 @@ class Runner(Protocol):
     """What differs between the languages."""
 
     exact: bool  # whether an access one element past a tensor's end is seen without our guards
+    device: str  # torch's name of where it runs
     path: str
 
     def call(self, inputs: dict[str, Any], guarded: list[Guarded]) -> Any:
@@ -58,7 +59,10 @@ class _Calls:
     def call(self, header: wire.Header, data: bytes) -> tuple[dict[str, Any], bytes]:
         """One call; Broken when it did what no kernel may."""
         given = tensors.unpack(header["inputs"], data)
-        guarded = [Guarded(one, header["layout"], exact=self.runner.exact) for one in given]
+        guarded = [
+            Guarded(one, header["layout"], exact=self.runner.exact, device=self.runner.device)
+            for one in given
+        ]
         inputs: dict[str, Any] = {}
         left = iter(guarded)
         for name, value in header["arguments"]:

@@ -60,12 +60,12 @@ class Guarded:
     With `exact` the tensor has an allocation of its own, which a sanitiser guards.
     """
 
-    def __init__(self, values: torch.Tensor, layout: str, *, exact: bool) -> None:
+    def __init__(self, values: torch.Tensor, layout: str, *, exact: bool, device: str) -> None:
         strides = _strides(tuple(values.shape), layout)
         reach = sum((s - 1) * step for s, step in zip(values.shape, strides, strict=True)) + 1
         self.span = reach if values.numel() else 0
         pad = 0 if exact else _PAD
-        self.buffer = torch.empty(self.span + 2 * pad, dtype=values.dtype)
+        self.buffer = torch.empty(self.span + 2 * pad, dtype=values.dtype, device=device)
         if self.buffer.numel():
             self.buffer.view(torch.uint8).fill_(1 if values.dtype is torch.bool else _SENTINEL)
         self.tensor = self.buffer.as_strided(values.shape, strides, pad)
@@ -78,13 +78,13 @@ class Guarded:
     def _bytes(self) -> bytes:
         if not self.buffer.numel():
             return b""
-        return bytes(self.buffer.view(torch.uint8).numpy())
+        return bytes(self.buffer.view(torch.uint8).cpu().numpy())
 
     def changed(self) -> str:
         """ "to", "outside of", or "" when nothing was written."""
         if self._bytes() == self._before:
             return ""
-        seen, values = self.tensor.contiguous(), self.values.contiguous()
+        seen, values = self.tensor.cpu().contiguous(), self.values.contiguous()
         same = not values.numel() or torch.equal(
             seen.reshape(-1).view(torch.uint8), values.reshape(-1).view(torch.uint8)
         )

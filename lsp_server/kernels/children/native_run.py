@@ -55,11 +55,11 @@ class _Library:
 class NativeRunner:
     """A candidate's module, with its library built for the check."""
 
-    exact = True
-
     def __init__(self, header: wire.Header, library: bytes, guard: TorchGuard) -> None:
         path = Path("/tmp/kernel.so")  # noqa: S108
         path.write_bytes(library)
+        self.exact = header["language"] == "c"
+        self.device = "cpu" if self.exact else "cuda"
         self._launches: list[dict[str, Any]] = []
         loaded = _Library(path, self._launches)
 

@@ -20,6 +20,7 @@ class NumbaRunner:
     """A candidate's module; its kernels are counted where host code calls them."""
 
     exact = False
+    device = "cpu"
 
     def __init__(self, header: wire.Header, guard: TorchGuard) -> None:
         self._launches: list[dict[str, Any]] = []

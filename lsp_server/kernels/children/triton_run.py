@@ -74,6 +74,7 @@ class TritonRunner:
     """A candidate's module, loaded with the interpreter in place of the compiler."""
 
     exact = False
+    device = "cpu"
 
     def __init__(self, header: wire.Header, guard: TorchGuard) -> None:
         self._guard = guard
