@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lsp_server.kernels.task import Candidate, Language, Task
-from lsp_server.kernels.templates import loops, triton
+from lsp_server.kernels.templates import sources, triton
 from lsp_server.kernels.templates.host import Host
 from lsp_server.kernels.templates.ir import NoTemplateError
 from lsp_server.kernels.templates.plan import Way, plan
@@ -17,9 +17,9 @@ from lsp_server.kernels.templates.trace import trace
 
 _WRITERS: Mapping[Language, Callable[[Host], str]] = {
     Language.TRITON: triton.write,
-    Language.C: loops.write_c,
-    Language.NUMBA: loops.write_numba,
-    Language.CUDA: loops.write_cuda,
+    Language.C: sources.write_c,
+    Language.NUMBA: sources.write_numba,
+    Language.CUDA: sources.write_cuda,
 }
 
 

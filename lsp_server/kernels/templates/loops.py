@@ -1,6 +1,6 @@
 """Kernels as plain loops: C, Numba, and CUDA, where the loops are spread over threads.
 
-Rule: a plan in, a module's text out. Each reduction is a loop of its own; what a loop needs is
+Rule: a plan in, a kernel's lines out. Each reduction is a loop of its own; what a loop needs is
 computed in it again rather than kept. C, Numba and CUDA differ in a table, not in the plan.
 """
 
@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lsp_server.kernels import loaders
 from lsp_server.kernels.templates.body import Body
 from lsp_server.kernels.templates.host import Host, is_reduction
 from lsp_server.kernels.templates.ir import BOOL, Node, NoTemplateError, in_order
 from lsp_server.kernels.templates.plan import Read, Run, Way
-from lsp_server.kernels.templates.spelling import NUMBA, Spelling, c_spelling
-
-THREADS = 256  # of a CUDA block
+from lsp_server.kernels.templates.spelling import Spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,8 @@ class Grammar:
     narrow: str = ""  # a reduction's result as the other values are; empty if it is
 
 
-def _grammar_c(real: str, spelling: Spelling) -> Grammar:
+def grammar_c(real: str) -> Grammar:
+    """Return C's statements; `real` is float or double."""
     infinite = {"max": "-INFINITY", "min": "INFINITY"}
     return Grammar(
         floor_divide="/",
@@ -62,11 +60,12 @@ def _grammar_c(real: str, spelling: Spelling) -> Grammar:
     )
 
 
-def _grammar_cuda(real: str, spelling: Spelling) -> Grammar:
+def grammar_cuda(real: str) -> Grammar:
+    """Return CUDA's: rows for blocks, columns for threads."""
     from dataclasses import replace
 
     return replace(
-        _grammar_c(real, spelling),
+        grammar_c(real),
         open_row="for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {{",
         open_column="for (int64_t col = threadIdx.x; col < cols; col += blockDim.x) {{",
         finish="{name} = block_{op}({name});",
@@ -75,7 +74,7 @@ def _grammar_cuda(real: str, spelling: Spelling) -> Grammar:
     )
 
 
-_NUMBA_GRAMMAR = Grammar(
+NUMBA_GRAMMAR = Grammar(
     floor_divide="//",
     open_row="for row in range(rows):",
     open_column="for col in range(cols):",
@@ -96,7 +95,7 @@ _NUMBA_GRAMMAR = Grammar(
 )
 
 
-class _Loops:
+class Loops:
     """The kernel's lines and what the wrapper passes to it."""
 
     def __init__(self, host: Host, spelling: Spelling, grammar: Grammar, *, threads: bool) -> None:
@@ -371,197 +370,3 @@ def _within_row(target: Node) -> set[Node]:
 
 
 _REDUCED = {"sum": "total", "max": "top", "min": "bottom", "prod": "product"}
-
-
-def _wrapper(host: Host, language: str, lines: Sequence[str]) -> str:
-    told = f'    """`{host.task.name}`, computed by a {language} kernel."""'
-    body = [*host.guards(), *lines]
-    return "\n".join([host.signature(), told, *(f"    {line}" for line in body)])
-
-
-def _imports(wrapper: str, *others: str) -> str:
-    math = "import math\n" * ("math." in wrapper)
-    return math + "\n".join(others)
-
-
-def write_c(host: Host) -> str:
-    """Return a module with C in it. Raises NoTemplateError."""
-    kind = "float64" if host.double else "float32"
-    real = "double" if host.double else "float"
-    spelling = c_spelling(double=host.double)
-    loops = _Loops(host, spelling, _grammar_c(real, spelling), threads=False)
-    body = loops.lines()
-    flag = {one.name: one.dtype == "bool" for one in host.tensors}
-    out = "uint8_t" if host.is_flag else real
-    parameters = [
-        *(f"const {'uint8_t' if flag[one.name] else real} *{one.name}_ptr" for one in host.tensors),
-        f"{out} *out",
-        *(f"int64_t {name}" for name in loops.counts()),
-        *(f"double {name}_given" for name in host.numbers.values()),
-    ]
-    numbers = [f"const {real} {name} = {name}_given;" for name in host.numbers.values()]
-    name = host.task.name
-    source = _source(f"void {name}_kernel(", parameters, [*numbers, *body])
-    call = [
-        *(f"ctypes.c_void_p({one.name}.data_ptr())" for one in host.tensors),
-        "ctypes.c_void_p(out.data_ptr())",
-        *(f"ctypes.c_int64({size})" for size in loops.counts()),
-        *(f"ctypes.c_double({number})" for number in host.numbers.values()),
-    ]
-    lines = [
-        *loops.launch(kind, flat=False),
-        f"_library.{name}_kernel(",
-        *(f"    {part}," for part in call),
-        ")",
-        loops.finish(),
-    ]
-    wrapper = _wrapper(host, "C", lines)
-    head = "#include <math.h>\n#include <stdint.h>"
-    return "\n\n\n".join(
-        [
-            _imports(wrapper, "import ctypes\n", "import torch"),
-            loaders.C.strip(),
-            f'SOURCE = r"""\n{head}\n\n{source}\n"""\n\n_library = _load(SOURCE)',
-            wrapper + "\n",
-        ]
-    )
-
-
-def _source(opening: str, parameters: Sequence[str], body: Sequence[str]) -> str:
-    listed = ",\n".join(f"    {part}" for part in parameters)
-    return f"{opening}\n{listed}\n) {{\n" + "\n".join(f"    {line}" for line in body) + "\n}"
-
-
-def write_numba(host: Host) -> str:
-    """Return a module with a Numba kernel. Raises NoTemplateError."""
-    kind = "float64" if host.double else "float32"
-    loops = _Loops(host, NUMBA, _NUMBA_GRAMMAR, threads=False)
-    body = loops.lines()
-    name = host.task.name
-    numbers = list(host.numbers.values())
-    parameters = [
-        *(f"{one.name}_ptr" for one in host.tensors),
-        "out",
-        *loops.counts(),
-        *numbers,
-    ]
-    kernel = "\n".join(
-        [
-            '@numba.njit(error_model="numpy")',
-            f"def _{name}_kernel({', '.join(parameters)}):",
-            *(f"    {line}" for line in body),
-        ]
-    )
-    call = [
-        *(f"{one.name}.numpy()" for one in host.tensors),
-        "out.reshape(-1).numpy()",
-        *loops.counts(),
-        *numbers,
-    ]
-    lines = [
-        *loops.launch(kind, flat=True),
-        f"_{name}_kernel({', '.join(call)})",
-        loops.finish(),
-    ]
-    wrapper = _wrapper(host, "Numba", lines)
-    numpy = ["import numpy as np"] if "np." in kernel else []
-    head = _imports(
-        kernel + wrapper,
-        *([""] if "math." in kernel + wrapper else []),
-        "import numba",
-        *numpy,
-        "import torch",
-    )
-    return "\n\n\n".join([head, kernel, wrapper + "\n"])
-
-
-_BLOCK_REDUCE = """\
-static __device__ {real} block_{op}({real} value) {{
-    __shared__ {real} parts[{threads}];
-    parts[threadIdx.x] = value;
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {{
-        if (threadIdx.x < half) {{
-            const {real} other = parts[threadIdx.x + half];
-            {step}
-        }}
-        __syncthreads();
-    }}
-    const {real} whole = parts[0];
-    __syncthreads();
-    return whole;
-}}
-"""
-_CUDA_STEPS = {
-    "sum": "parts[threadIdx.x] += other;",
-    "prod": "parts[threadIdx.x] *= other;",
-    "max": "if (other > parts[threadIdx.x] || other != other) parts[threadIdx.x] = other;",
-    "min": "if (other < parts[threadIdx.x] || other != other) parts[threadIdx.x] = other;",
-}
-
-
-def write_cuda(host: Host) -> str:
-    """Return a module with CUDA in it. Raises NoTemplateError."""
-    if host.plan.way is Way.MATMUL:
-        raise NoTemplateError("a matrix product in plain CUDA would be far slower than torch's")
-    kind = "float64" if host.double else "float32"
-    real = "double" if host.double else "float"
-    spelling = c_spelling(double=host.double)
-    loops = _Loops(host, spelling, _grammar_cuda(real, spelling), threads=True)
-    body = loops.lines()
-    name = host.task.name
-    flag = {one.name: one.dtype == "bool" for one in host.tensors}
-    out = "unsigned char" if host.is_flag else real
-    parameters = [
-        *(
-            f"const {'unsigned char' if flag[one.name] else real} *{one.name}_ptr"
-            for one in host.tensors
-        ),
-        f"{out} *out",
-        *(f"int64_t {size}" for size in loops.counts()),
-        *(f"{real} {number}" for number in host.numbers.values()),
-    ]
-    helpers = [
-        _BLOCK_REDUCE.format(real=real, op=op, step=step, threads=THREADS)
-        for op, step in _CUDA_STEPS.items()
-        if any(node.op == op for node in loops.nodes)
-    ]
-    kernel = _source(f"__global__ void {name}_kernel(", parameters, body)
-    given = [part.rpartition(" ")[2].lstrip("*") for part in parameters]
-    count = "rows" if "rows" in loops.counts() else "1"
-    blocks = f"({count} + {THREADS - 1}) / {THREADS}" if loops.per_element else count
-    launcher = _source(
-        f'extern "C" void {name}_launch(',
-        parameters,
-        [
-            f"int64_t blocks = {blocks};",
-            "if (blocks > 65535) blocks = 65535;  // each takes several turns",
-            "if (blocks == 0) return;",
-            f"{name}_kernel<<<(unsigned)blocks, {THREADS}>>>({', '.join(given)});",
-        ],
-    )
-    pass_number = "ctypes.c_double" if host.double else "ctypes.c_float"
-    call = [
-        *(f"ctypes.c_void_p({one.name}.data_ptr())" for one in host.tensors),
-        "ctypes.c_void_p(out.data_ptr())",
-        *(f"ctypes.c_int64({size})" for size in loops.counts()),
-        *(f"{pass_number}({number})" for number in host.numbers.values()),
-    ]
-    lines = [
-        *loops.launch(kind, flat=False),
-        f"_library.{name}_launch(",
-        *(f"    {part}," for part in call),
-        ")",
-        loops.finish(),
-    ]
-    wrapper = _wrapper(host, "CUDA", lines)
-    head = "#include <math.h>\n#include <stdint.h>"
-    source = "\n\n".join([head, *(helper.strip() for helper in helpers), kernel, launcher])
-    return "\n\n\n".join(
-        [
-            _imports(wrapper, "import ctypes\n", "import torch"),
-            loaders.CUDA.strip(),
-            f'SOURCE = r"""\n{source}\n"""\n\n_library = _load(SOURCE)',
-            wrapper + "\n",
-        ]
-    )

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from lsp_server.kernels.task import Parameter, Task
 from lsp_server.kernels.templates import torch_ops
 from lsp_server.kernels.templates.ir import Node, NoTemplateError, elementwise
+from lsp_server.kernels.templates.operands import FLOATS, Extremes
+from lsp_server.kernels.templates.shaping import PROPERTIES
+from lsp_server.kernels.templates.shaping import index as index_of
 
 MAX_CALLS = 20  # of helpers inside helpers
 
@@ -71,7 +74,7 @@ def trace(task: Task) -> Graph:
 
 def _argument(parameter: Parameter) -> Value:
     if parameter.kind == "tensor":
-        if parameter.dtype not in (*torch_ops.FLOATS, "bool"):
+        if parameter.dtype not in (*FLOATS, "bool"):
             raise NoTemplateError(f"{parameter.name} is a tensor of {parameter.dtype}")
         dtype = "=bool" if parameter.dtype == "bool" else parameter.name
         return Node("load", shape=parameter.shape, dtype=frozenset({dtype}), name=parameter.name)
@@ -269,11 +272,11 @@ class _Tracer:
                     if path == "math" and attribute in _MATH
                     else Name(f"{path}.{attribute}")
                 )
-            case Node() if not owner.number and attribute in torch_ops.PROPERTIES:
-                return torch_ops.PROPERTIES[attribute](owner)
+            case Node() if not owner.number and attribute in PROPERTIES:
+                return PROPERTIES[attribute](owner)
             case Node() if not owner.number:
                 return Method(owner, attribute)
-            case torch_ops.Extremes() if attribute == "values":
+            case Extremes() if attribute == "values":
                 return owner.values
         raise NoTemplateError(f"no template knows .{attribute} here")
 
@@ -333,8 +336,8 @@ class _Tracer:
 
     def _subscript(self, owner: Value, index: Value) -> Value:
         if isinstance(owner, Node):
-            return torch_ops.index(owner, index)
-        if isinstance(owner, torch_ops.Extremes) and index == 0:
+            return index_of(owner, index)
+        if isinstance(owner, Extremes) and index == 0:
             return owner.values
         if isinstance(owner, tuple) and isinstance(index, (int, slice)):
             try:
