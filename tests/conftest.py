@@ -113,7 +113,7 @@ def one_object() -> Callable[[str], dict[str, Any]]:
     return parse
 
 
-# Folders whose tests share something costly: with `-n 2 --dist loadgroup` one process runs them all.
+# Folders whose tests share something costly: with `-n 2 --dist loadgroup` one process runs all.
 TOGETHER = ("tests/e2e/vscode",)
 
 
