@@ -19,12 +19,15 @@ from backends.steering.pairs import Line
 
 FOLDER = Path(__file__).parents[1] / "backends" / "steering" / "sets"
 PAIRS = 60
-SHOWN = 2  # functions before the one that is asked for
+SHOWN = {"brevity": 3}  # functions before the one that is asked for; of other sets 2
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function's parts; `short` and `long` are bodies that do the same."""
+    """A function's parts; `short` and `long` are bodies that do the same.
+
+    `ending` does what is left to do after the first line of `long`, in one line.
+    """
 
     name: str
     parameters: tuple[tuple[str, str], ...]  # name, type
@@ -32,6 +35,12 @@ class Function:
     says: str
     short: str
     long: str
+    ending: str
+
+    @property
+    def brief(self) -> str:
+        """A body that begins as the long one does."""
+        return f"{self.long.splitlines()[0]}\n{self.ending}"
 
     def signature(self, *, hints: bool = False) -> str:
         shown = ", ".join(f"{name}: {kind}" if hints else name for name, kind in self.parameters)
@@ -39,8 +48,9 @@ class Function:
         return f"def {self.name}({shown}){arrow}:\n"
 
 
-# Of a noun N and an adjective A: name, parameters, result, docstring, short body, long body.
-TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
+# Of a noun N and an adjective A: name, parameters, result, docstring, short body, long body, and
+# how the long one ends when it ends after its first line.
+TEMPLATES: tuple[tuple[str, str, str, str, str, str, str], ...] = (
     (
         "count_{n}s",
         "{n}s:list[str]",
@@ -48,6 +58,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "Return how many {n}s there are.",
         "return len({n}s)",
         "count = 0\nfor {n} in {n}s:\n    count += 1\nreturn count",
+        "return count + len({n}s)",
     ),
     (
         "find_{n}",
@@ -55,7 +66,8 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "str | None",
         "Return the {n} under a key, or None.",
         "return {n}s.get(key)",
-        "if key in {n}s:\n    found = {n}s[key]\n    return found\nelse:\n    return None",
+        "found = None\nif key in {n}s:\n    found = {n}s[key]\nreturn found",
+        "return {n}s.get(key, found)",
     ),
     (
         "is_{a}_{n}",
@@ -64,6 +76,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "Return whether the {n} is {a}.",
         'return {n}.startswith("{a}")',
         'prefix = "{a}"\nif {n}.startswith(prefix):\n    return True\nelse:\n    return False',
+        "return {n}.startswith(prefix)",
     ),
     (
         "{a}_{n}s",
@@ -73,6 +86,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "return sorted({n}s)[:limit]",
         "result = []\nfor {n} in sorted({n}s):\n    if len(result) < limit:\n"
         "        result.append({n})\nreturn result",
+        "return result + sorted({n}s)[:limit]",
     ),
     (
         "read_{n}",
@@ -81,6 +95,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "Read the {n} from a file.",
         "return open(path).read()",
         "file = open(path)\ntry:\n    text = file.read()\nfinally:\n    file.close()\nreturn text",
+        "return file.read()",
     ),
     (
         "longest_{n}",
@@ -90,6 +105,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "return max({n}s, key=len)",
         'longest = ""\nfor {n} in {n}s:\n    if len({n}) > len(longest):\n'
         "        longest = {n}\nreturn longest",
+        "return max({n}s, key=len, default=longest)",
     ),
     (
         "join_{n}s",
@@ -99,6 +115,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "return separator.join({n}s)",
         'text = ""\nfor index, {n} in enumerate({n}s):\n    if index > 0:\n'
         "        text += separator\n    text += {n}\nreturn text",
+        "return text + separator.join({n}s)",
     ),
     (
         "total_{n}_size",
@@ -107,6 +124,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "Return the size of all {n}s together.",
         "return sum(map(len, {n}s))",
         "total = 0\nfor {n} in {n}s:\n    size = len({n})\n    total = total + size\nreturn total",
+        "return total + sum(map(len, {n}s))",
     ),
     (
         "has_{a}_{n}",
@@ -115,6 +133,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "Return whether a {n} is {a}.",
         'return "{a}" in {n}s',
         'found = False\nfor {n} in {n}s:\n    if {n} == "{a}":\n        found = True\nreturn found',
+        'return found or "{a}" in {n}s',
     ),
     (
         "rename_{n}",
@@ -124,6 +143,7 @@ TEMPLATES: tuple[tuple[str, str, str, str, str, str], ...] = (
         "return {n}.replace(old, new)",
         "parts = {n}.split(old)\nrenamed = parts[0]\nfor part in parts[1:]:\n"
         "    renamed += new + part\nreturn renamed",
+        "return new.join(parts)",
     ),
 )
 NOUNS = (
@@ -178,14 +198,16 @@ def _type_hints(shown: list[Function], asked: Function) -> Line:
 def _brevity(shown: list[Function], asked: Function) -> Line:
     with_it, without = (
         "\n\n".join(
-            f'{one.signature()}    """{one.says}"""\n{_indented(one.short if yes else one.long)}'
+            f'{one.signature()}    """{one.says}"""\n{_indented(one.brief if yes else one.long)}'
             for one in shown
         )
         for yes in (True, False)
     )
-    end = f'\n\n{asked.signature()}    """{asked.says}"""\n'
-    short, long = _indented(asked.short), _indented(asked.long)
-    return Line(with_it + end, without + end, wanted=short, unwanted=long)
+    # Where a body is under way: at its beginning a small model returns at once, steered or not.
+    first, *rest = asked.long.splitlines()
+    end = f'\n\n{asked.signature()}    """{asked.says}"""\n{_indented(first)}'
+    brief, long = _indented(asked.ending), _indented("\n".join(rest))
+    return Line(with_it + end, without + end, wanted=brief, unwanted=long)
 
 
 SETS: dict[str, Callable[[list[Function], Function], Line]] = {
@@ -200,7 +222,7 @@ def lines(name: str) -> bytes:
     source = functions()
     made = []
     for _ in range(PAIRS):
-        *shown, asked = (next(source) for _ in range(SHOWN + 1))
+        *shown, asked = (next(source) for _ in range(SHOWN.get(name, 2) + 1))
         made.append(msgspec.json.encode(SETS[name](shown, asked)) + b"\n")
     return b"".join(made)
 

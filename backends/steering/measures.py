@@ -16,6 +16,7 @@ from backends.steering.vector_file import Shift
 
 RESAMPLES: Final = 4000
 CONFIDENCE: Final = 0.95
+SOON: Final = 2  # lines
 
 _DOCSTRING = re.compile(r"\s*[rR]?(\"\"\"|''')")
 # A parameter's `: name` before the parenthesis that closes, or `-> name` after it.
@@ -40,18 +41,22 @@ def is_annotated(text: str) -> float:
     return float(bool(_ANNOTATION.match(re.sub(r'"[^"\n]*"?', '""', text))))
 
 
-def body_lines(text: str) -> float:
-    """Return the lines of a function's body, which `text` begins with, up to what follows it.
+def ends_soon(text: str) -> float:
+    """Return 1 where a function, whose body `text` goes on with, ends within two lines.
 
-    >>> body_lines("    a = 1\\n\\n    return a\\n\\ndef g():\\n    pass")
-    2.0
+    What was cut off before a line was over has not ended.
+
+    >>> ends_soon("    a = 1\\n    return a\\n\\ndef g():\\n    pass")
+    1.0
     """
     lines = 0
-    for line in text.splitlines():
+    for line in text.splitlines(keepends=True):
         if line.strip() and not line[0].isspace():
-            break
+            return float(0 < lines <= SOON)
+        if not line.endswith("\n"):
+            return 0.0
         lines += bool(line.strip())
-    return float(lines)
+    return float(0 < lines <= SOON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Measure:
 MEASURES: Final = {
     "docstrings": Measure("functions that begin with a docstring", begins_with_docstring, 8),
     "type-hints": Measure("signatures with a type hint", is_annotated, 12),
-    "brevity": Measure("lines of a function's body", body_lines, 72),
+    "brevity": Measure("functions that end within two lines", ends_soon, 64),
 }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
@@ -82,22 +82,25 @@ def train(model: TokenModel, plan: Plan, progress: Progress = lambda _: None) ->
         raise BadRequest(f"{identity.name} has the layers 0 to {identity.layers - 1}, not {layer}.")
     trained_on, held_out = split(plan.pairs, plan.seed)
     progress(f"{len(trained_on)} pairs to learn from, {len(held_out)} held out; layer {layer} …")
-    direction, length = _difference(model, steering, layer, plan.position, trained_on)
-
-    def vector(along: Direction, figures: HeldOut | None) -> Vector:
-        values = along * (length / np.linalg.norm(along))
-        size = round(float(np.linalg.norm(direction)) / length, 4)
-        made = Made(plan.called, len(trained_on), plan.position, plan.seed, size, __version__)
-        return Vector(plan.name, layer, values.astype("<f4").tobytes(), identity, made, figures)
-
+    direction, length = difference(model, steering, layer, plan.position, trained_on)
     numbers = np.random.default_rng(plan.seed)
     others = [numbers.standard_normal(len(direction)) for _ in range(RANDOM_DIRECTIONS)]
     uses = []
     for number, along in enumerate([direction, *others]):
         version = f"training {number}"
-        steering.hold(vector(along, None), version)
+        steering.hold(vector(plan, layer, along, length, identity), version)
         uses.append((SteeringUse(plan.name, plan.coefficient, version),))
-    return vector(direction, _effects(model, plan, held_out, uses, progress))
+    figures = _effects(model, plan, held_out, uses, progress)
+    size = round(float(np.linalg.norm(direction)) / length, 4)
+    made = Made(plan.called, len(trained_on), plan.position, plan.seed, size, __version__)
+    return replace(vector(plan, layer, direction, length, identity), made=made, held_out=figures)
+
+
+def vector(plan: Plan, layer: int, along: Direction, length: float, model: ModelIdentity) -> Vector:
+    """Return the vector of that direction and length; nothing is said of how it was made."""
+    values = along * (length / np.linalg.norm(along))
+    made = Made(plan.called, 0)
+    return Vector(plan.name, layer, values.astype("<f4").tobytes(), model, made, None)
 
 
 def steering_of(model: TokenModel) -> Steering:
@@ -119,14 +122,14 @@ def split(pairs: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
 # -- the direction ----------------------------------------------------------------------------
 
 
-def _difference(
+def difference(
     model: TokenModel, steering: Steering, layer: int, position: str, pairs: Sequence[Pair]
 ) -> tuple[Direction, float]:
     """Return the mean difference of states, and how long a state is on average."""
     differences: list[States] = []
     lengths: list[float] = []
     for pair in pairs:
-        texts = [_tokens(model, pair.positive), _tokens(model, pair.negative)]
+        texts = [tokens_of(model, pair.positive), tokens_of(model, pair.negative)]
         alike = _alike(*texts) if position == "mean" else 0
         states = [_states(model, steering, layer, tokens) for tokens in texts]
         positive, negative = (
@@ -141,7 +144,7 @@ def _difference(
     return direction, float(np.mean(lengths))
 
 
-def _tokens(model: TokenModel, text: str) -> list[int]:
+def tokens_of(model: TokenModel, text: str) -> list[int]:
     """Return a text as a prompt: what is too long loses its beginning."""
     tokens = model.tokenize(text)[-(model.context_length // 2) :]
     return tokens if model.vocab.bos is None else [model.vocab.bos, *tokens]
@@ -180,9 +183,9 @@ def _effects(
     if plan.measure is not None:
         measure = plan.measure
         progress(f"generating for {len(held_out)} prompts, without and with the vector …")
-        prompts = [_tokens(model, pair.prompt) for pair in held_out]
+        prompts = [tokens_of(model, pair.prompt) for pair in held_out]
         scores = [
-            [measure.score(text) for text in _generate(model, prompts, measure.tokens, use)]
+            [measure.score(text) for text in generate(model, prompts, measure.tokens, use)]
             for use in ((), *uses)
         ]
         effects.append(_beside_random(measure.name, scores))
@@ -198,7 +201,7 @@ def _beside_random(measure: str, numbers: Sequence[Sequence[float]]) -> Effect:
 
 def _margin(model: TokenModel, pair: Pair, use: Uses) -> float:
     """Return by how many nats the wanted text is likelier than the unwanted one."""
-    prompt = _tokens(model, pair.prompt)
+    prompt = tokens_of(model, pair.prompt)
     wanted, unwanted = (
         _log_probability(model, prompt, model.tokenize(text), use)
         for text in (pair.wanted, pair.unwanted)
@@ -222,7 +225,7 @@ def _log_softmax(row: npt.NDArray[np.float64], token: int) -> float:
     return float(row[token] - top - np.log(np.exp(row - top).sum()))
 
 
-def _generate(
+def generate(
     model: TokenModel, prompts: Sequence[list[int]], most: int, use: Uses
 ) -> Iterator[str]:
     """Yield what greedily follows each prompt, `most` tokens at most."""

@@ -51,6 +51,11 @@ def steer() -> None:
     type=click.Choice(["docstrings", "type-hints", "brevity", "none"]),
     help="What to count in generated code; default: what the ready-made set is about.",
 )
+@click.option(
+    "--search",
+    is_flag=True,
+    help="Try layers and coefficients on the pairs to learn from, and take the best.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which pairs are held out.")
 @click.option("--overwrite", is_flag=True, help="Replace a vector of that name.")
 @json_option
@@ -62,6 +67,7 @@ def train(
     position: str,
     coefficient: float,
     measure: str | None,
+    search: bool,
     seed: int,
     overwrite: bool,
     as_json: bool,
@@ -79,6 +85,8 @@ def train(
         raise Conflict(f"There is a steering vector {name!r} already; --overwrite replaces it.")
     read = contrast.read(pairs)
     wanted = measure or (pairs if pairs in contrast.READY_MADE else "none")
+    if search and wanted == "none":
+        raise BadRequest("--search needs something to count in generated text: give --measure.")
     message = _load_message(model)
     progress(f"Loading {message.name} …")
     from backends import engines
@@ -99,6 +107,10 @@ def train(
             measure=MEASURES.get(wanted),
             seed=seed,
         )
+        if search:
+            from backends.steering.search import choose
+
+            plan = choose(loaded, plan, progress)
         vector = make(loaded, plan, progress)
     finally:
         loaded.close()
@@ -108,7 +120,7 @@ def train(
     else:
         _show(vector)
         click.echo(f"Saved as {path}")
-        click.echo(f"To use it: midspan chat --steer {name}={coefficient:g}")
+        click.echo(f"To use it: midspan chat --steer {name}={plan.coefficient:g}")
     return Exit.OK
 
 

@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from backends.steering import measures, pairs
-from backends.steering.measures import begins_with_docstring, body_lines, is_annotated, shift
+from backends.steering.measures import begins_with_docstring, ends_soon, is_annotated, shift
 
 
 @pytest.mark.parametrize("module", [measures, pairs])
@@ -43,11 +43,19 @@ def test_is_annotated(text: str, score: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "lines"),
-    [("    return 1\n", 1), ("    a\n\n    b\nc = 1\n    d", 2), ("", 0), ("def f():", 0)],
+    ("text", "score"),
+    [
+        ("    return 1\n", 1),
+        ("    a\n\n    return b\nc = 1\n    d", 1),
+        ("    a\n    b\n    return c\nd", 0),
+        ("    return 1", 0),  # cut off, who knows where it ends
+        ("    a\n    return re.sub(r'[s*s*s*s*", 0),
+        ("", 0),
+        ("def f():", 0),
+    ],
 )
-def test_body_lines(text: str, lines: float) -> None:
-    assert body_lines(text) == lines
+def test_ends_soon(text: str, score: float) -> None:
+    assert ends_soon(text) == score
 
 
 def test_shift_is_paired_and_its_interval_tells_an_effect_from_noise() -> None:

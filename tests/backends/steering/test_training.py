@@ -14,7 +14,7 @@ from backends.config import ModelSettings
 from backends.decoding.token_model import Feed
 from backends.errors import BadRequest, Unsupported
 from backends.frames import Load
-from backends.steering import pairs, training, vector_file
+from backends.steering import pairs, search, training, vector_file
 from backends.steering.measures import MEASURES
 from backends.steering.pairs import Pair
 from backends.steering.training import Plan, split, train
@@ -55,6 +55,36 @@ def test_a_trained_vector_moves_the_held_out_rate_and_random_ones_do_not(
     assert vector_file.parse(vector_file.encode(vector)) == vector
     assert vector.layer == 4
     assert all(not part._forward_hooks for part in model._module.modules())
+
+
+def test_brevity_ends_held_out_functions_sooner_and_random_vectors_do_not(model: Any) -> None:
+    """All that the small model can: 20 prompts, since few of its bodies end at all."""
+    vector = train(model, plan("brevity", 60, measure=MEASURES["brevity"]))
+    assert vector.held_out is not None
+    margin, rate = vector.held_out.effects
+    assert rate.trained.low > 0
+    assert rate.trained.change > rate.random.high
+    assert rate.random.change < 0.1
+    assert margin.trained.low > margin.random.high
+
+
+def test_a_search_takes_what_does_most_to_the_pairs_that_are_learnt_from(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "COEFFICIENTS", (0.01, 0.4))
+    said: list[str] = []
+    made = plan("docstrings", 12, layer=4, measure=MEASURES["docstrings"])
+    found = search.choose(model, made, said.append)
+    assert (found.layer, found.coefficient) == (4, 0.4)
+    assert len(said) == 2
+    with pytest.raises(BadRequest, match="measure"):
+        search.choose(model, plan("docstrings", 12))
+
+
+def test_a_search_looks_at_the_upper_layers() -> None:
+    assert search.candidates(6) == [2, 3, 4, 5]
+    assert search.candidates(24) == [8, 11, 14, 17, 20, 23]
+    assert search.candidates(1) == [0]
 
 
 def test_a_negative_coefficient_pushes_the_other_way(model: Any) -> None:

@@ -58,6 +58,7 @@ def test_list_show_and_remove(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["train", "docstrings", "--name", "a/b"], 2, "cannot name"),
         (["train", "nothing.jsonl", "--name", "x"], 2, "ready-made sets"),
         (["train", "docstrings", "--name", "taken"], 1, "--overwrite"),
+        (["train", "docstrings", "--name", "x", "--search", "--measure", "none"], 2, "--measure"),
         (["train", "docstrings", "--name", "x", "--model", str(starter.path())], 4, "llama-cpp"),
     ],
 )
