@@ -262,7 +262,7 @@ def _failure(failure: numerics.Failure, level: Level, passed: int = 0) -> Check:
         reason=failure.reason,
         line=failure.line,
         cases=passed,
-        counterexample=failure.case.describe() if failure.case else "",
+        counterexample=failure.case.describe() if failure.case and not failure.typing else "",
     )
 
 

@@ -7,6 +7,7 @@ library as payload for C and CUDA; then `call` {index, numbers, inputs, layout, 
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ import torch
 from lsp_server.kernels.children import tensors, wire
 from lsp_server.kernels.children.guards import Broken, Guarded, TorchGuard
 from lsp_server.kernels.children.modules import explain, flatten
+
+# Numba's first line, which says nothing.
+_PIPELINE = re.compile(r"Failed in nopython mode pipeline \(step: [\w ]+\)\s*")
 
 
 class Runner(Protocol):
@@ -124,6 +128,7 @@ def main() -> None:
             found["broken"] = found["reason"].startswith("Broken: ")
             found["reason"] = found["reason"].removeprefix("Broken: ")
             names = {type(error).__name__, type(error.__cause__).__name__}
+            found["reason"] = _PIPELINE.sub("", found["reason"])
             found["typing"] = bool(names & {"TypingError", "LoweringError", "UnsupportedError"})
             pipe.write({"event": "failed", "launches": launches, **found})
         sys.stderr.flush()

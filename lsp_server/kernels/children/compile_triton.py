@@ -62,15 +62,28 @@ def _failure(
     source = function.raw_src if isinstance(function.raw_src, list) else [function.raw_src]
     lines = "".join(source).splitlines()
     first += next((i for i, line in enumerate(lines) if line.lstrip().startswith("def ")), 0)
-    cause = error.__cause__
-    said = (str(cause) if cause is not None else text).strip() or type(error).__name__
     return {
         "kernel": launch["kernel"],
         "target": target,
-        "reason": said.splitlines()[-1][:500] if place and cause is None else said[:500],
+        "reason": _message(error)[:500],
         "line": first + int(place[1]) - 1 if place else 0,
         "column": int(place[2]) + 1 if place else 0,
     }
+
+
+def _message(error: BaseException) -> str:
+    """What the innermost error says, without the lines of code it is shown with."""
+    found = ""
+    current: BaseException | None = error
+    while current is not None:
+        said = getattr(current, "error_message", None) or str(current)
+        lines = [line for line in str(said).splitlines() if line.strip(" ^")]
+        if getattr(current, "error_message", None) or not str(said).startswith("at "):
+            found = "\n".join(lines) or found
+        else:
+            found = found or lines[-1]
+        current = current.__cause__
+    return found or type(error).__name__
 
 
 def _all(header: wire.Header) -> dict[str, Any]:

@@ -365,7 +365,7 @@ MUTANTS = (
         "a size that is no constant",
         (("tl.zeros((BM, BN)", "tl.zeros((BM, N)"),),
         Level.COMPILES,
-        "",
+        "Shape element 1 must have type",
         "total = tl.zeros",
     ),
     Mutant(
