@@ -17,6 +17,7 @@ _SENTINEL = 0xA5
 # Allocation, filling with a constant, views, copies and conversions. Nothing that computes.
 _ALLOWED = frozenset(
     """
+    promote_types result_type
     empty empty_like empty_strided new_empty new_empty_strided zeros zeros_like new_zeros full
     full_like new_full ones ones_like new_ones zero_ fill_ view _unsafe_view reshape _reshape_alias
     as_strided t transpose permute expand unsqueeze squeeze slice select narrow alias detach clone
