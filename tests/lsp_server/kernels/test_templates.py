@@ -122,6 +122,7 @@ def test_templates_hold_to_the_value_that_decided_a_branch() -> None:
 VERIFIED = [
     ("softmax_channels", Language.C),
     ("linear_relu", Language.C),
+    ("gelu", Language.C),
     ("l2_normalize", Language.NUMBA),
     ("rms_norm", Language.TRITON),
     ("mse", Language.TRITON),
