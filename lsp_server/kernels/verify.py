@@ -96,10 +96,14 @@ def parse(task: Task, code: str) -> tuple[Check, ast.Module | None]:
     arguments = functions[0].args
     names = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     wanted = [parameter.name for parameter in task.parameters]
-    optional = len(arguments.defaults) + sum(d is not None for d in arguments.kw_defaults)
+    positional = (*arguments.posonlyargs, *arguments.args)
+    required = {one.arg for one in positional[: len(positional) - len(arguments.defaults)]}
+    keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    required |= {one.arg for one, default in keywords if default is None}
     if arguments.posonlyargs or arguments.vararg or arguments.kwarg:
         return no(f"{task.name} must take just {', '.join(wanted)}, by name", functions[0].lineno)
-    if names[: len(wanted)] != wanted or len(names) - optional > len(wanted):
+    # Others, with a default, may stand between: text and the like, that no case varies.
+    if [name for name in names if name in wanted] != wanted or not required.issubset(wanted):
         return no(
             f"{task.name} takes {', '.join(names) or 'nothing'}, expected {', '.join(wanted)}",
             functions[0].lineno,
@@ -203,7 +207,8 @@ class _Climb:
 
     def _go_on(self, run: numerics.Run) -> bool:
         if run.count(Level.ROBUST) == 0 and run.passed and run.passed[-1].level is Level.CORRECT:
-            self._say(Level.CORRECT, f"{len(run.passed)} cases agree")
+            agree = "1 case agrees" if len(run.passed) == 1 else f"{len(run.passed)} cases agree"
+            self._say(Level.CORRECT, agree)
         return not self._failed
 
     def _judge(self, run: numerics.Run, types: tuple[str, ...], left_out: str) -> None:

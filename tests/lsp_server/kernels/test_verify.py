@@ -206,6 +206,11 @@ async def test_optional_parameters_of_its_own_are_allowed() -> None:
     wanted = Task("f", "", (Parameter("x", "tensor", ("N",)),), Language.TRITON)
     check, _ = parse(wanted, "def f(x, block=128, *, warps=4):\n    return x\n")
     assert check.result is Result.PASSED
+    two = Task("f", "", (*wanted.parameters, Parameter("eps", "float", value=1e-5)), Language.C)
+    check, _ = parse(two, "def f(x, mode='mean', eps=1e-5):\n    return x\n")
+    assert check.result is Result.PASSED
+    check, _ = parse(two, "def f(eps, x):\n    return x\n")
+    assert check.reason == "f takes eps, x, expected x, eps"
 
 
 @pytest.fixture(autouse=True)
