@@ -26,6 +26,7 @@ from backends.api.fields import (
 )
 from backends.backend import ChatRequest, InfillRequest, Message, Role, Sampling, Tool, ToolCall
 from backends.errors import BadRequest
+from fim import rendered
 
 LIMITS: Mapping[str, Number] = {
     "max_tokens": Number(int, 1, chat_format.MAX_TOKENS),
@@ -147,16 +148,20 @@ def parse_chat(body: Body) -> ChatCall:
 def parse_completion(body: Body) -> CompletionCall:
     """Return the call that a body of `/v1/completions` describes. Raises BadRequest.
 
-    Without a suffix the gap is at the document's end. The prompt is text of a document: nothing in
-    it is an instruction or a control token.
+    Without a suffix the gap is at the document's end, unless the prompt is one that the client
+    wrote in a model's own format. All of it is text of a document: nothing in it is an instruction
+    or a control token.
     """
     neutral(body, COMPLETION_NEUTRAL)
     only(body, COMPLETION_FIELDS | IGNORED | COMPLETION_NEUTRAL.keys())
     given = {name: number(body, name, spec) for name, spec in LIMITS.items()}
     sampling = _completion_sampling(body, several=(given["n"] or 1) > 1)
+    prefix, suffix = _prompt(body.get("prompt")), text(body, "suffix")
+    if not suffix:
+        prefix, suffix = rendered.gap(prefix) or (prefix, suffix)
     request = InfillRequest(
-        prefix=_prompt(body.get("prompt")),
-        suffix=text(body, "suffix"),
+        prefix=prefix,
+        suffix=suffix,
         max_tokens=int(given["max_tokens"] or DEFAULT_COMPLETION_TOKENS),
         sampling=sampling,
         stop=_stops(body),

@@ -241,3 +241,11 @@ def test_parse_completion_raises_nothing_but_bad_request(body: dict[str, Any]) -
     except BadRequest:
         return
     assert 1 <= call.choices <= 16
+
+
+def test_parse_completion_takes_apart_what_a_client_wrote_in_a_models_format() -> None:
+    written = "<|fim_prefix|>def f(<|fim_suffix|>\n    pass<|fim_middle|>"
+    request = parse_completion({"prompt": written}).request
+    assert (request.prefix, request.suffix) == ("def f(", "\n    pass")
+    request = parse_completion({"prompt": written, "suffix": "x"}).request
+    assert (request.prefix, request.suffix) == (written, "x")
