@@ -113,17 +113,45 @@ def one_object() -> Callable[[str], dict[str, Any]]:
     return parse
 
 
-# Folders whose tests share something costly: with `-n 2 --dist loadgroup` one process runs all.
+# Where tests run in several processes (`-n 2 --dist loadfile`): what takes longest begins first,
+# and one process runs all of a folder whose tests share something costly. (xdist's own groups are
+# lost on pytest 9.2, which makes node ids anew.)
 TOGETHER = ("tests/e2e/vscode",)
+LONGEST = (
+    *TOGETHER,
+    "tests/lsp_server/kernels/test_verify.py",
+    "tests/backends/test_backend_contract.py",
+    "tests/e2e/test_neovim.py",
+    "tests/backends/downloads",
+    "tests/lsp_server/kernels",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out files, in the order of the collection, and folders of `TOGETHER` as one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folders = (folder for folder in TOGETHER if nodeid.startswith(f"{folder}/"))
+            return next(folders, nodeid.partition("::")[0])
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip tests marked `engine` where no engine is installed; keep a file's tests together."""
-    no_engine = importlib.util.find_spec("llama_cpp") is None
-    for item in items:
-        if no_engine and item.get_closest_marker("engine"):
-            item.add_marker(pytest.mark.skip(reason="llama-cpp-python is not installed"))
-        if config.pluginmanager.hasplugin("xdist"):
-            file = item.path.relative_to(config.rootpath)
-            folders = (folder for folder in TOGETHER if file.is_relative_to(folder))
-            item.add_marker(pytest.mark.xdist_group(next(folders, str(file))))
+    """Skip tests marked `engine` where no engine is installed; what takes longest goes first."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        for item in items:
+            if item.get_closest_marker("engine"):
+                item.add_marker(pytest.mark.skip(reason="llama-cpp-python is not installed"))
+
+    def rank(item: pytest.Item) -> int:
+        file = item.path.relative_to(config.rootpath)
+        found = (n for n, where in enumerate(LONGEST) if file.is_relative_to(where))
+        return next(found, len(LONGEST))
+
+    if config.pluginmanager.hasplugin("dsession") or hasattr(config, "workerinput"):
+        items.sort(key=rank)

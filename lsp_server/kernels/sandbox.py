@@ -217,13 +217,14 @@ def command(bwrap: str, program: Program, bounds: Bounds, filter_fd: int) -> lis
     start += f"from lsp_server.kernels.children.{program.module} import main; main()"
     return [
         *(bwrap, *_namespaces(), *(_devices() if program.devices else [])),
+        # First: the interpreter may be in a folder below it.
+        *("--size", str(bounds.tmp_mb * 2**20), "--tmpfs", _TMP),
         *_present(_SYSTEM),
         *_present(_SETTINGS),
         *folders,
         *("--ro-bind", str(_PACKAGE), inside),
         # For root, bubblewrap leaves the machine's own settings in /proc/sys open.
         *("--remount-ro", "/proc", "--remount-ro", "/dev"),
-        *("--size", str(bounds.tmp_mb * 2**20), "--tmpfs", _TMP),
         *("--remount-ro", "/", "--chdir", _TMP, "--seccomp", str(filter_fd)),
         *variables,
         *("--", chain.python, "-I", "-S", "-B", f"{inside}/confine.py"),

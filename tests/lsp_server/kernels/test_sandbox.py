@@ -11,8 +11,10 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+import venv
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -312,6 +314,23 @@ async def test_bubblewrap_that_cannot_is_refused_with_the_reason(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(NoSandbox, match="No permissions to create new namespace"):
         await sandbox.require()
+
+
+async def test_interpreter_below_tmp_runs_though_the_rest_of_it_is_hidden() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        venv.create(f"{folder}/venv", symlinks=True)
+        packages = next(Path(folder, "venv", "lib").glob("python*/site-packages"))
+        packages.joinpath("ours.pth").write_text("\n".join(filter(None, sys.path)))
+        Path(folder, "secret").write_text("secret")
+        chain = await toolchain.find(f"{folder}/venv/bin/python")
+        found = await answer(
+            f"""
+            there = [os.path.exists("{folder}/" + name) for name in ("venv", "secret")]
+            pipe.write({{"answer": there}})
+            """,
+            chain,
+        )
+    assert found == [True, False]
 
 
 async def test_interpreter_in_the_home_folder_itself_is_refused() -> None:
