@@ -26,6 +26,10 @@ __all__ = ["desk"]
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(150),
+    # It types without looking: on a machine that does other things, keys come at the wrong time.
+    pytest.mark.skipif(
+        not os.environ.get("MIDSPAN_TEST_KATE"), reason="MIDSPAN_TEST_KATE=1 runs Kate"
+    ),
     pytest.mark.skipif(
         shutil.which("kate") is None or shutil.which("dbus-run-session") is None,
         reason="Kate is not installed: apt-get install kate",
