@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -141,12 +142,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+def _missing(*modules: str) -> str:
+    return ", ".join(name for name in modules if importlib.util.find_spec(name) is None)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip tests marked `engine` where no engine is installed; what takes longest goes first."""
-    if importlib.util.find_spec("llama_cpp") is None:
-        for item in items:
-            if item.get_closest_marker("engine"):
-                item.add_marker(pytest.mark.skip(reason="llama-cpp-python is not installed"))
+    """Skip tests whose engine or kernel tools are not installed; what takes longest goes first."""
+    missing = {"engine": _missing("llama_cpp"), "kernels": _missing("torch", "triton", "numba")}
+    if not missing["kernels"] and shutil.which("bwrap") is None:
+        missing["kernels"] = "bubblewrap"
+    for item in items:
+        for marker, what in missing.items():
+            if what and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"{what} is not installed"))
 
     def rank(item: pytest.Item) -> int:
         file = item.path.relative_to(config.rootpath)

@@ -17,6 +17,8 @@ from lsp_server.kernels.task import Attempt, Language, Outcome, Step, Task
 from lsp_server.kernels.templates import library
 from tests.lsp_server.kernels.real_functions import HEAD, ROWS
 
+pytestmark = pytest.mark.kernels
+
 # No template knows a loop, and a kernel of it is short.
 SOURCE = """
 def thrice(x: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ from lsp_server.kernels.task import (
 from lsp_server.kernels.verify import parse, verify
 from tests.lsp_server.kernels.golden import GOLDEN, HEAD, MUTANTS, Mutant, task, tensor
 
+pytestmark = pytest.mark.kernels
+
 Found = dict[str, Evidence]
 
 
