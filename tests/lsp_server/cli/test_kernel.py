@@ -13,6 +13,8 @@ from lsp_server.cli.exits import Exit
 from lsp_server.cli.kernel import parse_target
 from lsp_server.kernels import evidence, files
 
+pytestmark = pytest.mark.kernels
+
 SOURCE = """\
 import torch
 from torch import Tensor

@@ -18,6 +18,8 @@ from tests.lsp_server.features.test_kernel_files import PREVIEWS, diagnostics, l
 from tests.lsp_server.session import Session
 from tests.lsp_server.wire import Wire
 
+pytestmark = pytest.mark.kernels
+
 PATIENCE = 120.0
 CLIENT = {**PREVIEWS, "window": {"workDoneProgress": True}}
 

@@ -150,6 +150,7 @@ def verified() -> dict[str, Evidence]:
     return asyncio.run(all_of_them())
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("name", "language"), VERIFIED)
 def test_templates_kernels_are_verified(
     verified: dict[str, Evidence], name: str, language: Language

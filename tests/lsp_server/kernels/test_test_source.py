@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lsp_server.kernels import test_source
 from lsp_server.kernels.task import Parameter
 from tests.lsp_server.kernels.golden import GOLDEN, tensor
 from tests.lsp_server.kernels.golden import task as make_task
+
+pytestmark = pytest.mark.kernels
 
 MODULES = {"relu": "relu_triton", "norm": "norm_triton", "numba": "rows_numba", "c": "scale_c"}
 
