@@ -312,6 +312,7 @@ async def test_insert_has_the_reference_call_the_kernel(
     assert "calls a kernel already" in again["error"]["message"]
 
 
+@pytest.mark.kernels
 async def test_inserted_call_runs_the_kernel_and_else_the_reference(
     session: Session, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ):

@@ -71,6 +71,7 @@ def scale(monkeypatch: pytest.MonkeyPatch):
     return space["scale"], calls
 
 
+@pytest.mark.kernels
 def test_inserted_call_takes_what_was_verified_and_nothing_else(scale):
     import torch
 
@@ -98,6 +99,7 @@ def test_inserted_call_takes_what_was_verified_and_nothing_else(scale):
         assert call(x.clone().requires_grad_(), w) == "kernel"
 
 
+@pytest.mark.kernels
 def test_what_does_not_fit_the_kernel_goes_to_the_reference(scale, monkeypatch: pytest.MonkeyPatch):
     import torch
 

@@ -19,6 +19,7 @@ def shape_of(parameters: tuple[Parameter, ...], name: str) -> tuple[int | str, .
     return next(one.shape for one in parameters if one.name == name)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", ROWS)
 def test_reference_of_a_real_function_is_a_module_that_stands_alone(name: str) -> None:
     row = ROWS[name]
