@@ -49,6 +49,33 @@ REMOTE_ADVICE: Final = 'pip install "midspan[remote]" to use engines elsewhere'
 
 
 @dataclass(frozen=True, slots=True)
+class Extra:
+    """A part of midspan that is no backend, installed as `midspan[name]`."""
+
+    name: str
+    purpose: str
+    modules: tuple[str, ...]
+
+    @property
+    def installed(self) -> bool:
+        """Whether all that it brings is there; nothing is imported."""
+        return all(map(_is_there, self.modules))
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f'pip install "midspan[{self.name}]"'
+
+
+EXTRAS: Final = (
+    Extra("quantize", "8-bit weights with transformers on a CPU", ("torchao",)),
+    Extra("keyring", "endpoints' keys from the system's keyring", ("keyring",)),
+    Extra("kernels", "checking generated kernels", ("torch", "triton", "numpy")),
+    Extra("numba", "kernels in Numba", ("numba",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Availability:
     """What is known of one backend; None: it needs none, or nobody looked."""
 

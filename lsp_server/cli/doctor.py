@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from backends import paths
-from backends.availability import Availability
+from backends import availability, paths
+from backends.availability import Availability, Extra
 from backends.errors import MidspanError
 from lsp_server.cli import doctor_checks as checks
 from lsp_server.cli.doctor_checks import Check, Installation, Status
@@ -51,6 +51,7 @@ def report(installation: Installation, results: list[Check]) -> dict[str, Any]:
         "checks": [asdict(check) for check in results],
         "hardware": _or_none(lambda: asdict(installation.hardware)),
         "backends": _or_none(lambda: [_row(one) for one in installation.backends]),
+        "extras": [_extra(one) for one in availability.EXTRAS],
         "models": _or_none(lambda: [_row(one) for one in installation.models]),
         "problems": _or_none(lambda: [asdict(one) for one in installation.configuration[1]]),
         "safe_mode": _or_none(lambda: installation.safe_modes),
@@ -70,6 +71,15 @@ def _or_none(look: Callable[[], Any]) -> Any:
 
 def _row(found: Availability) -> dict[str, Any]:
     return {**asdict(found), "ok": found.ok}
+
+
+def _extra(extra: Extra) -> dict[str, Any]:
+    return {
+        "name": extra.name,
+        "purpose": extra.purpose,
+        "installed": extra.installed,
+        "install": extra.install,
+    }
 
 
 def lines(installation: Installation, results: list[Check]) -> Iterator[str]:

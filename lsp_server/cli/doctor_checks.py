@@ -171,6 +171,16 @@ def usable_engines(installation: Installation) -> Check:
     return Check("Engines", Status.WARN if broken else Status.OK, detail, advice)
 
 
+def extras(installation: Installation) -> Check:
+    """Which optional parts are not installed; completions need none of them."""
+    missing = [extra for extra in availability.EXTRAS if not extra.installed]
+    if not missing:
+        return Check("Extras", Status.OK, "all installed")
+    advice = "; ".join(f"{extra.install} for {extra.purpose}" for extra in missing)
+    names = ", ".join(extra.name for extra in missing)
+    return Check("Extras", Status.OK, f"not installed: {names}", f"If wanted: {advice}.")
+
+
 def folders(installation: Installation) -> Check:
     """Whether the runtime and state folders can be written."""
     runtime, state = paths.runtime_dir(), paths.state_dir()
@@ -297,6 +307,7 @@ CHECKS: tuple[Row, ...] = (
     ("Device", device, f"Correct {hardware.OVERRIDE}, or unset it."),
     ("Memory", memory_left, ""),
     ("Engines", usable_engines, ""),
+    ("Extras", extras, ""),
     ("Folders", folders, "Make them writable, or set MIDSPAN_RUNTIME_DIR."),
     ("Cache", cache, "Give midspan a folder of its own, or set disk_snapshot_mb to 0."),
     ("Configuration", configuration, ""),

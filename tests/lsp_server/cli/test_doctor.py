@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backends import catalogue, engines, hardware, launcher, memory
+from backends import availability, catalogue, engines, hardware, launcher, memory
 from backends.availability import Availability
 from backends.availability_probe import REMOTE
 from backends.errors import ManagerUnavailable
@@ -242,4 +243,27 @@ def test_doctor_in_a_real_bare_environment(
     reasons = {one["backend"]: one["reason"] for one in answer["backends"]}
     for name in ("llama-cpp", "llama-server", "transformers", "mlx", "remote"):
         assert f'pip install "midspan[{name}]"' in reasons[name]
+    for extra in answer["extras"]:
+        assert extra["installed"] is False
+        assert f'pip install "midspan[{extra["name"]}]"' in _by_name(answer)["Extras"]["advice"]
     assert sys.executable not in _by_name(answer)["Python"]["detail"]
+
+
+def test_every_extra_of_the_package_is_known_to_doctor() -> None:
+    declared = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    known = {engine.extra for engine in engines.ENGINES.values()} | {REMOTE}
+    known |= {extra.name for extra in availability.EXTRAS}
+    assert known == {name for name in declared if name != "all" and not name.startswith("test")}
+
+
+def test_extras_that_are_missing_are_named_with_what_they_are_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(availability, "_is_there", lambda module: module != "keyring")
+    check = doctor_checks.extras(Installation())
+    assert (check.status, check.detail) == (Status.OK, "not installed: keyring")
+    assert 'pip install "midspan[keyring]" for endpoints\' keys' in check.advice
+    monkeypatch.setattr(availability, "_is_there", lambda module: True)
+    assert doctor_checks.extras(Installation()).detail == "all installed"
