@@ -164,7 +164,7 @@ class _Writer:
         kind = "float64" if self.host.double else "float32"
         device = self.host.tensors[0].name
         tensors = [self._pointer_argument(one.name) for one in self.host.tensors]
-        early = [*tensors, "partial", "n", *self.sizes.values(), *numbers]
+        early = [*tensors, "partial", "n", *self._size_arguments(), *numbers]
         name = self.host.task.name
         launch = [
             f"n = {count}",
@@ -255,7 +255,7 @@ class _Writer:
         )
         self.layout[a], self.layout[b] = f"{a}_rows", b
         tensors = [self._pointer_argument(one.name) for one in self.host.tensors]
-        passed = [*tensors, "out", "m", "n", "k", *strides_of, *self.sizes.values()]
+        passed = [*tensors, "out", "m", "n", "k", *strides_of, *self._size_arguments()]
         passed += self._number_arguments()
         return [kernel], [
             *self._result_tensor(),
@@ -412,8 +412,12 @@ class _Writer:
 
     def _call(self, kind: str, grid: str, counts: Sequence[str], constants: str) -> str:
         tensors = [self._pointer_argument(one.name) for one in self.host.tensors]
-        passed = [*tensors, "out", *counts, *self.sizes.values(), *self._number_arguments()]
+        passed = [*tensors, "out", *counts, *self._size_arguments(), *self._number_arguments()]
         return f"_{self.host.task.name}_{kind}[{grid}]({', '.join([*passed, constants])})"
+
+    def _size_arguments(self) -> list[str]:
+        """What `_size_lines` named, and what is a number."""
+        return [value if value.isdecimal() else name for name, value in self.sizes.items()]
 
     def _number_arguments(self) -> list[str]:
         return list(self.host.numbers.values())
@@ -438,10 +442,7 @@ class _Writer:
 
     def _size_lines(self) -> list[str]:
         """Sizes are taken before the tensors are reordered."""
-        lines = [f"{name} = {value}" for name, value in self.sizes.items() if not value.isdecimal()]
-        for name, value in self.sizes.items():
-            self.sizes[name] = value if value.isdecimal() else name
-        return lines
+        return [f"{name} = {value}" for name, value in self.sizes.items() if not value.isdecimal()]
 
     def _result_tensor(self) -> list[str]:
         first = self.host.tensors[0].name

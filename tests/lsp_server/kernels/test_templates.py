@@ -99,6 +99,14 @@ def test_templates_square_matrices_do_not_confuse_rows_with_columns() -> None:
     assert ".permute(1, 0)" in made.candidate.code
 
 
+@pytest.mark.parametrize("body", ["x.T + b", "(x.T + b).sum()", "(x.T + b).sum(-1)"])
+def test_templates_pass_sizes_from_before_a_tensor_is_reordered(body: str) -> None:
+    made = of(f"def f(x: Tensor, b: Tensor):\n    return {body}\n", shapes="x: (A, B), b: (A,)")
+    assert made.candidate is not None
+    moved = "x = x.permute(1, 0).contiguous()"
+    assert "x.shape" not in made.candidate.code.split(moved)[1]
+
+
 def test_templates_write_the_same_for_other_ways_to_say_it() -> None:
     ways = [
         "def f(x: Tensor):\n    return x.exp() + 1\n",
