@@ -158,12 +158,10 @@ def _write(
 
 def _keep(attempt: Attempt, task: Task) -> None:
     """Keep the evidence, so that editors show it for the file."""
-    from backends import paths
-    from lsp_server.kernels import evidence, files
+    from lsp_server.kernels import evidence
 
-    store = evidence.Store(paths.state_dir() / "kernels")
     try:
-        store.save(attempt.evidence, files.canonical(attempt.candidate.code), task.source)
+        evidence.keep(attempt.evidence, attempt.candidate.code, task)
     except OSError as exc:
         progress(f"midspan: the evidence could not be kept: {exc.strerror}.")
 
@@ -188,6 +186,7 @@ def _called(attempt: Attempt) -> str:
 
 
 def _as_json(outcome: Outcome, written: list[Path]) -> dict[str, Any]:
+    from lsp_server.features.kernel_answers import attempts_json, checks_json
     from lsp_server.kernels import inputs
     from lsp_server.kernels.evidence import statement
 
@@ -203,26 +202,7 @@ def _as_json(outcome: Outcome, written: list[Path]) -> dict[str, Any]:
         "origin": best.candidate.origin if best else "",
         "code": best.candidate.code if best else "",
         "test": outcome.test,
-        "checks": [
-            {
-                "level": check.level.name.lower(),
-                "result": check.result.value,
-                "summary": check.summary,
-                "reason": check.reason,
-                "line": check.line,
-                "cases": check.cases,
-                "counterexample": check.counterexample,
-            }
-            for check in (best.evidence.checks if best else ())
-        ],
-        "attempts": [
-            {
-                "origin": attempt.candidate.origin,
-                "attempt": attempt.candidate.attempt,
-                "verified": attempt.evidence.verified,
-                "failure": attempt.evidence.failure.reason if attempt.evidence.failure else "",
-            }
-            for attempt in outcome.attempts
-        ],
+        "checks": checks_json(best.evidence) if best else [],
+        "attempts": attempts_json(outcome),
         "files": [str(path) for path in written],
     }

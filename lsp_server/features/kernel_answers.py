@@ -1,4 +1,4 @@
-"""What the kernel commands answer, as JSON, and the sentences that they show.
+"""What the kernel commands answer, as JSON, and the sentences that they show; the CLI's too.
 
 Rule: pure: data in, JSON and texts out; nothing is decided here.
 """
@@ -25,16 +25,21 @@ def outcome_json(outcome: Outcome) -> Json:
         "statement": evidences.statement(best.evidence) if best else "",
         "evidence": evidence_json(best.evidence) if best else None,
         "guessed": any(parameter.guessed for parameter in outcome.task.parameters),
-        "attempts": [
-            {
-                "origin": attempt.candidate.origin,
-                "attempt": attempt.candidate.attempt,
-                "verified": attempt.evidence.verified,
-                "failure": failure.reason if (failure := attempt.evidence.failure) else "",
-            }
-            for attempt in outcome.attempts
-        ],
+        "attempts": attempts_json(outcome),
     }
+
+
+def attempts_json(outcome: Outcome) -> list[Json]:
+    """Return what became of each attempt, in their order."""
+    return [
+        {
+            "origin": attempt.candidate.origin,
+            "attempt": attempt.candidate.attempt,
+            "verified": attempt.evidence.verified,
+            "failure": failure.reason if (failure := attempt.evidence.failure) else "",
+        }
+        for attempt in outcome.attempts
+    ]
 
 
 def evidence_json(evidence: Evidence) -> Json:
@@ -42,20 +47,25 @@ def evidence_json(evidence: Evidence) -> Json:
     return {
         "key": evidence.key,
         "verified": evidence.verified,
-        "checks": [
-            {
-                "level": check.level.name.lower(),
-                "result": check.result.value,
-                "summary": check.summary,
-                "reason": check.reason,
-                "line": check.line,
-                "cases": check.cases,
-                "counterexample": check.counterexample,
-            }
-            for check in evidence.checks
-        ],
+        "checks": checks_json(evidence),
         "versions": dict(evidence.versions),
     }
+
+
+def checks_json(evidence: Evidence) -> list[Json]:
+    """Return each step of the ladder."""
+    return [
+        {
+            "level": check.level.name.lower(),
+            "result": check.result.value,
+            "summary": check.summary,
+            "reason": check.reason,
+            "line": check.line,
+            "cases": check.cases,
+            "counterexample": check.counterexample,
+        }
+        for check in evidence.checks
+    ]
 
 
 def failure_text(check: Check) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -88,22 +88,10 @@ class KernelFile:
         return UNCHECKED if self.is_unchecked else REFERENCE_CHANGED.format(self.task.name)
 
 
-def store() -> evidences.Store:
-    """Return where evidence is kept."""
-    from backends import paths
-
-    return evidences.Store(paths.state_dir() / "kernels")
-
-
 def keep(evidence: Evidence, code: str, task: Task) -> None:
-    """Keep evidence; a full disk costs no more than having to verify again.
-
-    It is kept for the code as `files.code_of` reads it, whatever line ends the candidate has.
-    """
-    code = files.canonical(code)
-    key = evidences.key(code, task.source, evidence.versions)
+    """Keep evidence; a full disk costs no more than having to verify again."""
     try:
-        store().save(replace(evidence, key=key), code, task.source)
+        evidences.keep(evidence, code, task)
     except OSError as exc:
         logger.warning("evidence could not be kept (%s)", exc.strerror)
 
@@ -127,7 +115,7 @@ def read(ls: MidspanServer, document: Document) -> KernelFile | None:
         )
     except BadRequest as exc:
         return KernelFile(document, marker, found, None, str(exc), None)
-    known = store().find(files.code_of(document.text), task.source)
+    known = evidences.store().find(files.code_of(document.text), task.source)
     return KernelFile(document, marker, found, task, "", known)
 
 

@@ -12,12 +12,14 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
 import backends
-from lsp_server.kernels.task import Check, Evidence, Language, Level, Result
+from backends import paths
+from lsp_server.kernels import files
+from lsp_server.kernels.task import Check, Evidence, Language, Level, Result, Task
 
 LADDER = 1  # to be raised when the checks change: what older ones found is stale
 _NOT_A_PACKAGE = {"python", "midspan", "ladder", "cc", "nvcc"}
@@ -123,6 +125,21 @@ class Store:
 
     def _path(self, code: str, reference: str) -> Path:
         return self._folder / f"{key(code, reference, ())}.json"
+
+
+def store() -> Store:
+    """The folder in which this machine's evidence is kept."""
+    return Store(paths.state_dir() / "kernels")
+
+
+def keep(evidence: Evidence, code: str, task: Task) -> None:
+    """Keep it for the code as `files.code_of` reads it, whatever line ends `code` has.
+
+    Raises OSError as `Store.save` does.
+    """
+    code = files.canonical(code)
+    found = replace(evidence, key=key(code, task.source, evidence.versions))
+    store().save(found, code, task.source)
 
 
 def _current(kept: Versions) -> bool:

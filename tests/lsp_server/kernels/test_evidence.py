@@ -11,7 +11,7 @@ import pytest
 
 from lsp_server.kernels import evidence
 from lsp_server.kernels.evidence import Store
-from lsp_server.kernels.task import Check, Evidence, Language, Level, Result
+from lsp_server.kernels.task import Check, Evidence, Language, Level, Result, Task
 
 CODE, REFERENCE = "kernel text", "reference text"
 
@@ -40,6 +40,17 @@ def test_what_is_saved_is_found(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert CODE not in path.read_text()  # the folder keeps no one's code
+
+
+def test_it_is_kept_for_the_code_as_its_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIDSPAN_STATE_DIR", str(tmp_path))
+    task = Task("f", REFERENCE, (), Language.TRITON)
+    evidence.keep(GOOD, "x = 1\r\ny = 2\r\n\r\n", task)
+    found = evidence.store().find("x = 1\ny = 2\n", REFERENCE)
+    assert found is not None
+    assert found.checks == GOOD.checks
 
 
 def test_any_edit_makes_it_stale(tmp_path: Path) -> None:
