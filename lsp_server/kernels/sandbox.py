@@ -291,11 +291,19 @@ class Child:
     def kill(self, reason: str) -> None:
         """End it at once, with everything that it started."""
         self._ended = self._ended or reason
-        # bwrap takes all down with it, but not in its first moments.
+        # bwrap takes all down with it, but not in its first moments: then what it starts is either
+        # stopped with it, as one group, or found below it.
         # (asyncio's own kill would take its exit code away.)
+        self._signal(signal.SIGSTOP)
         for process in _family(self._outer):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:  # later the number may be another's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
     async def close(self) -> None:
         """End it if it still runs, and wait until it is gone."""
@@ -393,6 +401,7 @@ async def start(program: Program, bounds: Bounds) -> AsyncIterator[Child]:
             stderr=asyncio.subprocess.PIPE,
             pass_fds=(descriptor,),
             env={},
+            start_new_session=True,
         )
     child = Child(process, bounds)
     try:

@@ -256,6 +256,25 @@ pipe.write({{"answer": [
         other.wait()
 
 
+@pytest.mark.parametrize("detach", ["", "setsid"])
+async def test_program_that_is_ended_while_it_starts_others_leaves_none(detach: str) -> None:
+    # As bwrap does in its first moments: some are made between a look at it and the kill, some
+    # have left its group by then. One that lives holds the pipes, so that `close` would not return.
+    script = f"while :; do {detach} sleep 600 & done"
+    async with asyncio.timeout(60):
+        for moment in range(20):
+            process = await asyncio.create_subprocess_exec(
+                *("sh", "-c", script),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+            child = sandbox.Child(process, SMALL)
+            await asyncio.sleep(moment * 0.001)
+            await child.close()
+
+
 async def test_child_dies_with_the_process_that_started_it() -> None:
     parent = subprocess.Popen(
         [
