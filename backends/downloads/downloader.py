@@ -81,14 +81,16 @@ class Downloader:
 
     def rows(self) -> list[Row]:
         """Return all downloads of this run, and those of earlier ones that are not finished."""
-        rows = {name: _interrupted(self.folder, kept) for name, kept in self._left().items()}
-        return list((rows | {name: job.row for name, job in self._jobs.items()}).values())
+        running = [job.row for job in self._jobs.values()]
+        left = [kept for name, kept in self._left().items() if name not in self._jobs]
+        return [*(_interrupted(self.folder, kept) for kept in left), *running]
 
     def row(self, name: str) -> Row:
         """Return one download. Raises UnknownModel."""
-        for row in self.rows():
-            if row.name == name:
-                return row
+        if (job := self._jobs.get(name)) is not None:
+            return job.row
+        if (kept := self._left().get(name)) is not None:
+            return _interrupted(self.folder, kept)
         raise UnknownModel(f"Nothing called {name!r} is being downloaded.")
 
     async def start(self, asked: Asked) -> str:

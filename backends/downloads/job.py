@@ -23,7 +23,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from backends import catalogue, paths
-from backends.downloads import choice, hub, record, transfer
+from backends.downloads import choice, hub, names, record, transfer
 from backends.downloads.choice import Chosen, Kind, Machine, Wish
 from backends.downloads.hub import Listing, RemoteFile
 from backends.downloads.progress import Meter, Row, State
@@ -249,11 +249,15 @@ def staging(folder: Path, name: str) -> Path:
 
 def received(folder: Path) -> int:
     """Return the bytes of model files that lie in a staging folder."""
-    total = 0
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        if name.removesuffix(".part").endswith((".gguf", ".safetensors")):
-            total += (folder / name).stat().st_size
-    return total
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as entries:
+        return sum(
+            entry.stat(follow_symlinks=False).st_size
+            for entry in entries
+            if entry.name.removesuffix(".part").endswith(names.WEIGHTS)
+            and entry.is_file(follow_symlinks=False)
+        )
 
 
 def _hashes(files: Sequence[RemoteFile]) -> dict[str, str]:

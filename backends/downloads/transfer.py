@@ -169,8 +169,12 @@ class Transfer:
         return None
 
     def _discard_foreign(self) -> None:
-        """Begin anew where the part is of another version of the file, or of none."""
+        """Begin anew where the part is of another version of the file, of none, or no file."""
         wanted = self._wanted
+        for path in (wanted.part, wanted.sidecar):
+            # A pipe is not read, and a device without end; a link leads to what is another's.
+            if path.is_symlink() or not path.is_file():
+                path.unlink(missing_ok=True)
         known = self._sidecar()
         same = known is not None and (known.sha256, known.blob, known.size) == (
             wanted.file.sha256,

@@ -7,13 +7,12 @@ that is whole. Changes nothing.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from backends.downloads.record import Kept, Record
-
-CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +33,16 @@ def verify(folder: Path, record: Record) -> Iterator[Verdict]:
 
 
 def _verdict(folder: Path, kept: Kept) -> Verdict:
-    digest, size = hashlib.sha256(), 0
+    path = folder / kept.file
     try:
-        with (folder / kept.file).open("rb") as file:
-            while data := file.read(CHUNK):
-                digest.update(data)
-                size += len(data)
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may have no end
+            return Verdict(kept.file, False, "", kept.sha256, "it is no file")
+        with path.open("rb") as file:
+            found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except FileNotFoundError:
         return Verdict(kept.file, False, "", kept.sha256, "it is missing")
     except OSError as exc:
         return Verdict(kept.file, False, "", kept.sha256, f"it cannot be read: {exc.strerror}")
-    found = digest.hexdigest()
     if size != kept.size:
         reason = f"it has {size} bytes, not {kept.size}"
     else:

@@ -55,6 +55,16 @@ def test_verify_tells_a_flipped_bit_a_short_and_a_missing_file(downloads: Downlo
     assert reasons[2] == "it is missing"
 
 
+def test_verify_reads_no_pipe_and_no_device(downloads: Downloads) -> None:
+    downloads.run()
+    folder, kept = downloads.folder / "coder", record.read(downloads.folder / "coder")
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (folder / FILE).unlink()
+        make(folder / FILE)
+        (verdict,) = verifier.verify(folder, kept)
+        assert (verdict.ok, verdict.sha256, verdict.reason) == (False, "", "it is no file")
+
+
 def test_model_that_is_there_is_not_fetched_again(hub: Hub, downloads: Downloads) -> None:
     downloads.run()
     hub.sent = 0

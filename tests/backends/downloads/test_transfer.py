@@ -155,6 +155,33 @@ def test_part_that_was_changed_on_disk_is_rejected(hub: Hub, downloads: Download
     assert downloads.run().row.state is State.DONE
 
 
+@pytest.mark.parametrize("foreign", ["device", "pipe", "link", "dangling"])
+def test_part_that_is_no_file_of_ours_is_neither_read_nor_written(
+    hub: Hub, downloads: Downloads, tmp_path: Path, foreign: str
+) -> None:
+    downloads.retries = 0
+    hub.faults.cut_at = 0.5
+    downloads.run()
+    elsewhere = tmp_path / "elsewhere"
+    downloads.part.unlink()
+    if foreign == "pipe":
+        os.mkfifo(downloads.part)
+    else:
+        if foreign == "link":
+            elsewhere.write_bytes(MODEL[:1000])
+        downloads.part.symlink_to("/dev/full" if foreign == "device" else elsewhere)
+    hub.faults.cut_at, hub.sent = 0.0, 0
+    downloads.rows.clear()
+    job = downloads.run()
+    assert (job.row.state, job.error) == (State.DONE, None)
+    assert hub.sent == SIZE
+    assert not downloads.model.is_symlink()
+    assert downloads.model.read_bytes() == MODEL
+    assert elsewhere.exists() == (foreign == "link")
+    if foreign == "link":
+        assert elsewhere.read_bytes() == MODEL[:1000]
+
+
 @pytest.mark.parametrize(
     ("fault", "value"), [("wrong_range", True), ("more", b"x" * 10), ("commit", "f" * 40)]
 )
