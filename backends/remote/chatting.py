@@ -11,8 +11,9 @@ import contextlib
 import importlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backends.backend import ChatRequest, Chunk, FinishReason, ToolCall
@@ -57,6 +58,8 @@ class Chatting:
         self._connection = connection
         self._probed = probed
         self._effort = effort
+        options = connection.options
+        self._policy = Policy(options.retries, options.pause, options.first_token)
         self._client: AsyncOpenAI | None = None
         self._predicts = True
 
@@ -70,11 +73,11 @@ class Chatting:
         """Yield the answer's chunks. Raises MidspanError."""
         options = self._connection.options
         client = await self._made()
-        policy = Policy(options.retries, options.pause, options.first_token)
+        begin = partial(self._begun, client, fields, dict(headers))
         answer = _Answer(self._probed, request)
         try:
             async with asyncio.timeout(options.first_token) as patience:
-                stream = await self._asked(client, request, fields, dict(headers), policy)
+                stream = await self._asked(request, begin)
                 async with stream:
                     async for chunk in self._chunks(stream):
                         patience.reschedule(None)
@@ -120,44 +123,42 @@ class Chatting:
 
     async def _asked(
         self,
-        client: AsyncOpenAI,
         request: ChatRequest,
-        fields: Mapping[str, str],
-        headers: dict[str, str],
-        policy: Policy,
+        begin: Callable[[ChatRequest], Awaitable[AsyncStream[ChatCompletionChunk]]],
     ) -> AsyncStream[ChatCompletionChunk]:
         """Return the stream; without the prediction, which few models take, where it is refused."""
-        if self._predicts and conversation.predicts(self._probed.profile, request):
-            try:
-                return await self._begun(client, request, fields, headers, policy)
-            except ContextExceeded:
-                raise
-            except RemoteRefused as exc:
-                logger.info("asked again without a prediction: %s", exc)
-                self._predicts = False
         plain = replace(request, prediction="")
-        return await self._begun(client, plain, fields, headers, policy)
+        if not (self._predicts and conversation.predicts(self._probed.profile, request)):
+            return await begin(plain)
+        try:
+            return await begin(request)
+        except ContextExceeded:
+            raise
+        except RemoteRefused as exc:
+            logger.info("asked again without a prediction: %s", exc)
+            stream = await begin(plain)
+            self._predicts = False  # only now is it known that this was the reason
+            return stream
 
     async def _begun(
         self,
         client: AsyncOpenAI,
-        request: ChatRequest,
         fields: Mapping[str, str],
         headers: dict[str, str],
-        policy: Policy,
+        request: ChatRequest,
     ) -> AsyncStream[ChatCompletionChunk]:
         """Return the stream, with a shorter answer where a longer one would not fit."""
         profile = self._probed.profile
         body, extra = conversation.arguments(profile, self._probed.model, request, self._effort)
         extra |= fields
         try:
-            return await repeated(lambda: self._open(client, body, extra, headers), policy)
+            return await repeated(lambda: self._open(client, body, extra, headers), self._policy)
         except ContextExceeded as exc:
             room = exc.length - exc.prompt
             if not exc.prompt or room < MIN_ANSWER:
                 raise
         shorter = {**body, profile.chat_limit_field: room}
-        return await repeated(lambda: self._open(client, shorter, extra, headers), policy)
+        return await repeated(lambda: self._open(client, shorter, extra, headers), self._policy)
 
     async def _open(
         self,

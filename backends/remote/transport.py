@@ -247,7 +247,8 @@ class Connection:
                 f"{root} redirects ({status}); midspan follows no redirect. Set the endpoint to "
                 "where it leads, if you trust that."
             )
-        said = self._said(headers, body)
+        error = _decoded(headers, body)
+        said = self._shown(_message(error))
         if status in (401, 403):
             what = "takes no request without a key" if not self._key.value else "refuses the key"
             return RemoteUnauthorized(
@@ -259,7 +260,7 @@ class Connection:
             return RemoteRateLimited(f"{root} has had too many requests (429).{when}{said}", wait)
         if status >= 500:
             return RemoteFailed(f"{root} failed ({status}).{said}")
-        if status in overflow.STATUSES and (found := self._overflow(_decoded(headers, body))):
+        if status in overflow.STATUSES and (found := self._overflow(error)):
             return found
         return RemoteRefused(f"{root} refuses the request ({status}).{said}")
 
@@ -275,10 +276,6 @@ class Connection:
         return RemoteProtocolError(
             f"{self.endpoint.root} sent {kind} in place of an answer; is the endpoint right?"
         )
-
-    def _said(self, headers: Mapping[str, str], body: bytes) -> str:
-        """Return the reason in an error's body; a page for browsers has none worth showing."""
-        return self._shown(_message(_decoded(headers, body)))
 
     def _overflow(self, error: object) -> ContextExceeded | None:
         """Return the error for a request that was longer than the context, if it is that."""
@@ -301,7 +298,7 @@ class Connection:
 
 
 def _decoded(headers: Mapping[str, str], body: bytes) -> object:
-    """Return the JSON of an error's body, None where it is something else."""
+    """Return the JSON of an error's body; a page for browsers has nothing worth showing: None."""
     if "json" not in headers.get("Content-Type", ""):
         return None
     try:
