@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.errors import BadRequest
 from lsp_server.kernels.task import Parameter
@@ -133,13 +133,13 @@ def parameters(
             raise BadRequest(
                 f"{function.name} has no parameter {name!r}; it has {', '.join(names)}."
             )
-    defaults = _defaults(function)
+    values = defaults(function)
     found = []
     for argument in arguments:
         said = _said(argument, function, lines, given)
-        kind = _kind(argument, defaults.get(argument.arg), said, function)
+        kind = _kind(argument, values.get(argument.arg), said, function)
         if kind is not None:
-            found.append(_parameter(argument, kind, defaults.get(argument.arg), said))
+            found.append(_parameter(argument, kind, values.get(argument.arg), said))
     return _with_shapes(function, tuple(found))
 
 
@@ -153,7 +153,7 @@ def _parameter(argument: ast.arg, kind: str, default: ast.expr | None, said: Sai
         )
     if said.shape is not None:
         raise BadRequest(f"{name} is a number: give its value, as in {name}: 2.")
-    value = said.value if said.value is not None else _constant(default)
+    value = said.value if said.value is not None else constant(default)
     guessed = value is None
     if value is None:
         value = _NUMBERS.get(name, _SCALAR_VALUES[kind])
@@ -161,7 +161,8 @@ def _parameter(argument: ast.arg, kind: str, default: ast.expr | None, said: Sai
     return Parameter(name, kind, value=converted, guessed=guessed)
 
 
-def _defaults(function: ast.FunctionDef) -> dict[str, ast.expr]:
+def defaults(function: ast.FunctionDef) -> dict[str, ast.expr]:
+    """Return what parameters have where they are not given, by their names."""
     given = function.args
     positional = [*given.posonlyargs, *given.args]
     pairs = list(zip(reversed(positional), reversed(given.defaults), strict=False))
@@ -173,8 +174,8 @@ def _defaults(function: ast.FunctionDef) -> dict[str, ast.expr]:
     return {argument.arg: value for argument, value in pairs}
 
 
-def _constant(node: ast.expr | None) -> float | int | bool | None:
-    """The number that a default is."""
+def constant(node: ast.expr | None) -> float | int | bool | None:
+    """Return the number that a default is; None where it is none."""
     if node is None:
         return None
     try:
@@ -303,7 +304,7 @@ def _kind(
         if kind in words:
             is_none = isinstance(default, ast.Constant) and default.value is None
             return None if is_none and said.value is None else kind
-    value = said.value if said.value is not None else _constant(default)
+    value = said.value if said.value is not None else constant(default)
     if value is not None:
         return "bool" if isinstance(value, bool) else type(value).__name__
     if default is not None:
@@ -331,8 +332,6 @@ def _used_as_tensor(name: str, function: ast.FunctionDef) -> bool:
 
 def _with_shapes(function: ast.FunctionDef, found: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
     """Give the tensors that nobody described the shapes that their use suggests."""
-    from dataclasses import replace
-
     tensors = [parameter for parameter in found if parameter.kind == "tensor"]
     unknown = {tensor.name for tensor in tensors if tensor.guessed}
     if not unknown:

@@ -25,9 +25,11 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 
 from backends.errors import BadRequest
+from lsp_server.kernels import inputs
 from lsp_server.kernels.task import Language, Parameter, Task
 
 _KERNEL_MODULE = re.compile(rf"\w+_(?:{'|'.join(Language)})(?:_\d+)?")
@@ -92,20 +94,21 @@ def line_without(text: str, line: int) -> int:
     )
 
 
-def _calls(text: str) -> list[tuple[int, int]]:
+@lru_cache(maxsize=4)  # one text is asked for many lines
+def _calls(text: str) -> tuple[tuple[int, int], ...]:
     """The first and last lines of the calls of kernels, in order."""
     if not any(f"_{language} import" in text or f"_{language}_" in text for language in Language):
-        return []
+        return ()
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+        return ()
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return [
+    return tuple(
         (call.lineno, call.end_lineno or call.lineno)
         for function in functions
         for call in _dispatches(function)
-    ]
+    )
 
 
 def _parsed(text: str) -> ast.Module:
@@ -220,14 +223,11 @@ def _conditions(task: Task, dtypes: Sequence[str], torch: str) -> Iterator[str]:
 def _left_out(task: Task, function: ast.FunctionDef) -> Iterator[str]:
     """The parameters that were verified with their defaults alone have them."""
     known = {parameter.name for parameter in task.parameters}
-    given = function.args
-    positional = [*given.posonlyargs, *given.args]
-    defaults = zip(reversed(positional), reversed(given.defaults), strict=False)
-    for argument, default in [*defaults, *zip(given.kwonlyargs, given.kw_defaults, strict=True)]:
-        if argument.arg in known or default is None:
+    for name, default in inputs.defaults(function).items():
+        if name in known:
             continue
         is_single = isinstance(default, ast.Constant) and isinstance(default.value, bool | None)
-        yield f"{argument.arg} {'is' if is_single else '=='} {ast.unparse(default)}"
+        yield f"{name} {'is' if is_single else '=='} {ast.unparse(default)}"
 
 
 def _of_place(language: Language, tensor: Parameter, first: Parameter) -> Iterator[str]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lsp_server.kernels import inputs
 from lsp_server.kernels.standalone import UnsuitedError
 
 # Modules of torch.nn that are a function of their input alone.
@@ -93,17 +94,7 @@ def _held(module: ast.ClassDef) -> _Held:
     held = _Held()
     if init is None:
         return held
-    given = init.args
-    arguments = [*given.posonlyargs, *given.args]
-    defaults: dict[str, ast.expr] = {
-        argument.arg: value
-        for argument, value in zip(reversed(arguments), reversed(given.defaults), strict=False)
-    }
-    defaults |= {
-        argument.arg: value
-        for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)
-        if value is not None
-    }
+    defaults = inputs.defaults(init)
     for node in ast.walk(init):
         match node:
             case ast.Assign(
@@ -133,17 +124,10 @@ def _note(held: _Held, name: str, value: ast.expr, defaults: Mapping[str, ast.ex
             if not value.args:
                 held.functions[name] = (_FUNCTIONS[kind], value.keywords)
         case ast.Name(id=source) if source in defaults:
-            if _is_number(defaults[source]):
+            if inputs.constant(defaults[source]) is not None:
                 held.numbers[name] = defaults[source]
-        case _ if _is_number(value):
+        case _ if inputs.constant(value) is not None:
             held.numbers[name] = value
-
-
-def _is_number(node: ast.expr) -> bool:
-    try:
-        return isinstance(ast.literal_eval(node), (int, float))
-    except (ValueError, TypeError, SyntaxError):
-        return False
 
 
 def _sizes(node: ast.expr) -> tuple[ast.expr, ...] | None:
