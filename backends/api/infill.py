@@ -42,8 +42,7 @@ async def _whole(manager: Manager, call: InfillCall) -> dict[str, object]:
     async with aclosing(backend.infill(replace(call.request, whole=True))) as chunks:
         async for chunk in chunks:
             if chunk.finish_reason is not None:
-                last = chunk.after(earlier)
-                return infill_format.answer(call, model, last.text, last.token_ids, last)
+                return infill_format.answer(call, model, chunk.after(earlier))
             earlier.append(chunk)
     raise WorkerDied(f"The worker of {model} ended its stream early.")
 
@@ -55,7 +54,7 @@ async def _events(manager: Manager, call: InfillCall) -> Events:
             if chunk.finish_reason is None:
                 yield event(infill_format.piece(chunk))
             else:
-                yield event(infill_format.answer(call, model, chunk.text, chunk.token_ids, chunk))
+                yield event(infill_format.answer(call, model, chunk))
 
 
 def _error_event(error: MidspanError) -> bytes:

@@ -189,15 +189,13 @@ _STOP_TYPES = {
 }
 
 
-def answer(
-    call: InfillCall, model: str, text: str, token_ids: Sequence[int], last: Chunk
-) -> dict[str, object]:
+def answer(call: InfillCall, model: str, last: Chunk) -> dict[str, object]:
     """Return the body of a finished call; `last` is the chunk with the finish reason."""
     usage = last.usage or Usage()
     reason = last.finish_reason or FinishReason.STOP
     stopped = "word" if last.stopping_word else "eos"
     body: dict[str, object] = {
-        "content": text,
+        "content": last.text,
         "stop": True,
         "stop_type": _STOP_TYPES.get(reason, stopped),
         "stopping_word": last.stopping_word,
@@ -215,7 +213,7 @@ def answer(
         },
     }
     if call.return_tokens:
-        body["tokens"] = list(token_ids)
+        body["tokens"] = list(last.token_ids)
     return select_fields(body, call.response_fields)
 
 

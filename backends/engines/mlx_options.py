@@ -14,14 +14,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm import utils as mlx_lm
 
+from backends import memory
 from backends.config import ModelSettings
 from backends.errors import LoadFailed, Unsupported
 from backends.model_folder import FolderHeader
 
-GROUP = 64  # weights that share a scale where they are quantised
 KV_BITS = {"q8_0": 8, "q4_0": 4}
 KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
-QUANTIZE_BITS = {"8bit": 8, "4bit": 4}
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 DEVICES = {"cpu": mx.cpu, "mps": mx.gpu, "metal": mx.gpu, "cuda": mx.gpu}
 
@@ -52,7 +51,7 @@ def read(header: FolderHeader, settings: ModelSettings) -> nn.Module:
     _, arguments = mlx_lm._get_classes(header.config)
     changes = rope_settings(header.config, inspect.signature(arguments).parameters)
     dtype = _chosen("dtype", settings.dtype, DTYPES)
-    bits = _chosen("quantize", settings.quantize, QUANTIZE_BITS)
+    bits = _chosen("quantize", settings.quantize, memory.QUANTIZED_BITS)
     if header.quantization and (bits or dtype):
         wish = "quantize" if bits else "dtype"
         raise Unsupported(f"{wish}: {header.name} is quantised as it is; leave it empty.")
@@ -61,13 +60,13 @@ def read(header: FolderHeader, settings: ModelSettings) -> nn.Module:
     if dtype is not None:
         model.set_dtype(dtype)
     if bits:
-        nn.quantize(model, GROUP, bits, class_predicate=_can_be_quantised)
+        nn.quantize(model, memory.MLX_GROUP, bits, class_predicate=_can_be_quantised)
     mx.eval(model.parameters())
     return model
 
 
 def _can_be_quantised(_name: str, module: nn.Module) -> bool:
-    return hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP == 0
+    return hasattr(module, "to_quantized") and module.weight.shape[-1] % memory.MLX_GROUP == 0
 
 
 def rope_settings(config: Mapping[str, Any], read: Collection[str]) -> dict[str, Any]:

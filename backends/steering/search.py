@@ -16,12 +16,12 @@ import numpy as np
 from backends.backend import SteeringUse
 from backends.decoding.token_model import TokenModel
 from backends.errors import BadRequest
+from backends.steering.held import Uses
 from backends.steering.measures import Measure
 from backends.steering.pairs import Pair
 from backends.steering.training import (
     Plan,
     Progress,
-    Uses,
     difference,
     generate,
     split,

@@ -23,18 +23,17 @@ from backends import __version__
 from backends.backend import SteeringUse
 from backends.decoding.token_model import Feed, TokenModel
 from backends.errors import BadRequest, Unsupported
+from backends.steering.held import States, Uses
 from backends.steering.measures import Measure, shift
 from backends.steering.pairs import Pair
 from backends.steering.vector_file import Effect, HeldOut, Made, ModelIdentity, Vector
 
-States = npt.NDArray[np.float32]  # shape (tokens, hidden size)
 Direction = npt.NDArray[np.float64]  # shape (hidden size,)
 
 HELD_OUT: Final = 1 / 3  # of the pairs
 RANDOM_DIRECTIONS: Final = 3
 MARGIN: Final = "log-probability margin of the wanted text, nats"
 COEFFICIENT: Final = 0.4
-POSITIONS: Final = ("last", "mean")
 TOGETHER: Final = 16  # prompts that are generated for at the same time
 PREFILL: Final = 256  # tokens of one pass
 
@@ -165,8 +164,6 @@ def _states(model: TokenModel, steering: Steering, layer: int, tokens: list[int]
 
 
 # -- its effect -------------------------------------------------------------------------------
-
-Uses = tuple[SteeringUse, ...]
 
 
 def _effects(

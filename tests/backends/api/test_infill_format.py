@@ -46,7 +46,8 @@ LLAMA_VIM_WARM_UP: dict[str, Any] = {
     "response_fields": [""],
 }
 LAST = Chunk(
-    "",
+    "text",
+    (1, 2, 3),
     finish_reason=FinishReason.STOP,
     usage=Usage(10, 8, 3),
     timings=Timings(prompt_ms=4, predicted_ms=6),
@@ -154,7 +155,7 @@ def test_parse_raises_nothing_but_bad_request(body: dict[str, Any]) -> None:
 
 
 def test_answer_counts_every_token_of_the_prompt() -> None:
-    body: dict[str, Any] = infill_format.answer(parse({}), "m", "text", (1, 2, 3), LAST)
+    body: dict[str, Any] = infill_format.answer(parse({}), "m", LAST)
     assert body["content"] == "text"
     assert (body["tokens_evaluated"], body["tokens_cached"], body["tokens_predicted"]) == (10, 8, 3)
     assert body["timings"]["cache_n"] + body["timings"]["prompt_n"] == body["tokens_evaluated"]
@@ -176,12 +177,12 @@ def test_answer_counts_every_token_of_the_prompt() -> None:
 )
 def test_answer_says_why_it_ended(reason: FinishReason, word: str, stop_type: str) -> None:
     last = Chunk("", finish_reason=reason, stopping_word=word)
-    body = infill_format.answer(parse({}), "m", "", (), last)
+    body = infill_format.answer(parse({}), "m", last)
     assert (body["stop_type"], body["stopping_word"]) == (stop_type, word)
     assert body["finish_reason"] == reason.value
 
 
 def test_answer_keeps_only_the_wanted_fields_under_flat_names() -> None:
-    body = infill_format.answer(parse(LLAMA_VIM), "m", "text", (), LAST)
+    body = infill_format.answer(parse(LLAMA_VIM), "m", LAST)
     assert body == {"content": "text", "timings/prompt_n": 2, "truncated": False}
-    assert infill_format.answer(parse(LLAMA_VIM_WARM_UP), "m", "", (), LAST) == {}
+    assert infill_format.answer(parse(LLAMA_VIM_WARM_UP), "m", LAST) == {}
