@@ -497,16 +497,21 @@ def test_kernel_that_cannot_be_made_is_told(start: Start, script: Script, tmp_pa
     neovim.wait_message("add_triton.py is there already, with the same kernel: verified on")
 
 
+def type_for_late_answer(neovim: Neovim, script: Script, answer: str) -> None:
+    """Type a key; what it asked for is under way and comes a second later."""
+    asked = "textDocument/inlineCompletion"
+    neovim.terminal.wait(lambda: script.told(asked))
+    before = len(script.told(asked))
+    script.answer(answer, delay=1.0)
+    neovim.type(" ")
+    neovim.terminal.wait(lambda: len(script.told(asked)) > before)
+
+
 def test_late_answers_are_dropped_and_earlier_requests_cancelled(
     start: Start, script: Script
 ) -> None:
     neovim = start("x", cmd=script.command)
-    asked = "textDocument/inlineCompletion"
-    neovim.terminal.wait(lambda: script.told(asked))
-    before = len(script.told(asked))
-    script.answer("stale", delay=1.0)
-    neovim.type(" ")
-    neovim.terminal.wait(lambda: len(script.told(asked)) > before)
+    type_for_late_answer(neovim, script, "stale")
     script.answer("fresh")
     neovim.type("y")
     neovim.wait_ghost_of("fresh")
@@ -519,12 +524,7 @@ def test_a_suggestion_that_is_dismissed_before_it_is_there_stays_away(
     start: Start, script: Script
 ) -> None:
     neovim = start("x", cmd=script.command)
-    asked = "textDocument/inlineCompletion"
-    neovim.terminal.wait(lambda: script.told(asked))
-    before = len(script.told(asked))
-    script.answer("late", delay=1.0)
-    neovim.type(" ")
-    neovim.terminal.wait(lambda: len(script.told(asked)) > before)
+    type_for_late_answer(neovim, script, "late")
     neovim.type(DISMISS)
     neovim.terminal.pump(1.5)
     assert not neovim.visible()

@@ -67,16 +67,13 @@ local function finished(answer)
 end
 
 ---@param found table the client that serves the buffer
----@param bufnr integer
----@param line integer from 1
----@param language string
+---@param wanted table the function and the language, as the server's commands take them
 ---@param shapes string as people write them; empty: the server guesses
-function M.run(found, bufnr, line, language, shapes)
-  local wanted = { uri = vim.uri_from_bufnr(bufnr), line = line - 1, language = language }
+local function generate(found, wanted, shapes)
   if shapes ~= '' then
     wanted.shapes = shapes
   end
-  local title = ('Generating a %s kernel'):format(language)
+  local title = ('Generating a %s kernel'):format(wanted.language)
   work.run(found, title, 'midspan.kernel.generate', wanted, function(err, answer)
     if err then
       return say.error(err)
@@ -87,45 +84,44 @@ end
 
 --- Ask what the shapes are where the server could but guess them.
 ---@param found table
----@param bufnr integer
----@param line integer
----@param language string
-local function ask_shapes(found, bufnr, line, language)
-  local wanted = { uri = vim.uri_from_bufnr(bufnr), line = line - 1, language = language }
+---@param wanted table
+local function ask_shapes(found, wanted)
   client.execute(found.id, 'midspan.kernel.shapes', { wanted }, function(err, answer)
     if err then
       return say.error(err.message)
     elseif not answer.guessed then
-      return M.run(found, bufnr, line, language, '')
+      return generate(found, wanted, '')
     end
     vim.ui.input({ prompt = 'Shapes: ', default = answer.shapes }, function(shapes)
       if shapes then
-        M.run(found, bufnr, line, language, vim.trim(shapes))
+        generate(found, wanted, vim.trim(shapes))
       end
     end)
   end)
 end
 
 --- Ask for what was not said, and generate.
----@param found table
+---@param found table the client that serves the buffer
 ---@param bufnr integer
----@param line integer
+---@param line integer from 1
 ---@param language string|nil
----@param shapes string
+---@param shapes string as people write them; empty: the server guesses
 function M.ask(found, bufnr, line, language, shapes)
+  local wanted = { uri = vim.uri_from_bufnr(bufnr), line = line - 1, language = language }
   if not language then
     return vim.ui.select(M.LANGUAGES, { prompt = 'Kernel in' }, function(picked)
       if picked then
-        ask_shapes(found, bufnr, line, picked)
+        wanted.language = picked
+        ask_shapes(found, wanted)
       end
     end)
   elseif not vim.tbl_contains(M.LANGUAGES, language) then
     local known = table.concat(M.LANGUAGES, ', ')
     return say.error(('`kernel` takes %s, not %s'):format(known, language))
   elseif shapes == '' then
-    return ask_shapes(found, bufnr, line, language)
+    return ask_shapes(found, wanted)
   end
-  M.run(found, bufnr, line, language, shapes)
+  generate(found, wanted, shapes)
 end
 
 return M

@@ -204,13 +204,15 @@ end
 ---@return boolean
 function M.dismiss()
   if policy.native() and api.nvim_get_mode().mode:sub(1, 1) == 'i' then
+    if not dismissed then
+      api.nvim_create_autocmd('InsertLeave', {
+        once = true,
+        callback = function()
+          dismissed = nil
+        end,
+      })
+    end
     dismissed = place(api.nvim_get_current_buf())
-    api.nvim_create_autocmd('InsertLeave', {
-      once = true,
-      callback = function()
-        dismissed = nil
-      end,
-    })
   end
   if not M.visible() then
     return false
