@@ -7,6 +7,7 @@ hubs or networks; the catalogue reads records, so nothing heavy is imported.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,9 @@ from backends.errors import BadRequest, ModelFileError
 NAME: Final = "midspan-model.json"
 PINS: Final = "pins.json"
 MAX_BYTES: Final = 8 * 1024 * 1024
+
+# By path, with the version of the file that was read.
+_records: dict[Path, tuple[tuple[int, int, int], Record]] = {}
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -68,7 +72,7 @@ def read(folder: Path) -> Record:
             raise BadRequest(f"{record.main!r} is none of its files.")
     except OSError as exc:
         raise ModelFileError(f"{path} cannot be read: {exc.strerror}.") from exc
-    except (msgspec.MsgspecError, UnicodeDecodeError, BadRequest) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadRequest) as exc:
         raise ModelFileError(f"{path} is not as midspan wrote it: {exc}") from exc
     return record
 
@@ -83,11 +87,27 @@ def found(folder: Path) -> Iterator[tuple[Path, Record]]:
     except OSError:
         return
     for entry in entries:
-        if (entry / NAME).is_file():
-            try:
-                yield entry, read(entry)
-            except ModelFileError:
-                continue
+        if (kept := _current(entry)) is not None:
+            yield entry, kept
+
+
+def _current(folder: Path) -> Record | None:
+    """Return the record in `folder`, None where there is none that can be read.
+
+    Each version of it is read once: a request that names its model looks at all of them.
+    """
+    path = folder / NAME
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            return None
+        version = (info.st_ino, info.st_size, info.st_mtime_ns)
+        known = _records.get(path)
+        if known is None or known[0] != version:
+            known = _records[path] = version, read(folder)
+    except (OSError, ModelFileError):
+        return None
+    return known[1]
 
 
 class Pins:

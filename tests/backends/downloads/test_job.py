@@ -240,10 +240,28 @@ def test_record_that_was_tampered_with_is_no_model(downloads: Downloads, name: s
         changed = json.dumps(good | json.loads(name))
     except (TypeError, ValueError):
         changed = name
+    assert [kept.name for _, kept in record.found(downloads.folder)] == ["coder"]
     (folder / record.NAME).write_text(changed if name != "{}" else name)
     with pytest.raises(ModelFileError):
         record.read(folder)
     assert list(record.found(downloads.folder)) == []
+
+
+def test_record_that_nests_without_end_hides_no_other_model(downloads: Downloads) -> None:
+    downloads.run()
+    deep = downloads.folder / "deep"
+    deep.mkdir()
+    (deep / record.NAME).write_text('{"more": ' + "[" * 100_000)
+    assert [kept.name for _, kept in record.found(downloads.folder)] == ["coder"]
+
+
+def test_records_that_have_not_changed_are_read_once(
+    downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads.run()
+    before = list(record.found(downloads.folder))
+    monkeypatch.setattr(record, "read", lambda _: pytest.fail("it was read before"))
+    assert list(record.found(downloads.folder)) == before
 
 
 @pytest.mark.parametrize(
