@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lsp_server.kernels.templates.host import Host
-from lsp_server.kernels.templates.ir import REDUCTIONS, Node, in_order
+from lsp_server.kernels.templates.ir import REDUCTIONS, VIEWS, Node, below, in_order
 from lsp_server.kernels.templates.spelling import Spelling
 
 MAX_DEPTH = 6  # of expressions in expressions, for those who read it
 
-_BARE = ("view", "drop", "permute", "cast")
+_BARE = VIEWS | {"cast"}  # written as what is below
+_ELSEWHERE = _BARE | REDUCTIONS | {"load"}  # by others
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class Body:
 
     def __post_init__(self) -> None:
         self.uses = Counter(
-            _plain(arg)
+            below(arg, _BARE)
             for node in in_order(self.host.plan.root)
             if not node.number and node.op not in _BARE
             for arg in node.args
@@ -56,7 +57,7 @@ class Body:
     ) -> Iterator[str]:
         """Write those of `nodes` (in order) that need a name; others show where they are used."""
         for node in nodes:
-            if node in self.names or node.number or node.op in (*_BARE, "load", *REDUCTIONS):
+            if node in self.names or node.number or node.op in _ELSEWHERE:
                 self._measure(node)
                 continue
             depth = self._measure(node)
@@ -71,10 +72,3 @@ class Body:
         depth = 1 + max((self.depth.get(arg, 0) for arg in node.args), default=-1)
         self.depth[node] = 0 if node in self.names else depth
         return self.depth[node]
-
-
-def _plain(node: Node) -> Node:
-    """The node that a cast or another view of it writes."""
-    while node.op in _BARE:
-        (node,) = node.args
-    return node

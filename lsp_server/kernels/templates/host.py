@@ -8,16 +8,20 @@ depends on sizes and numbers alone. Must not know a kernel's language.
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from lsp_server.kernels import inputs
 from lsp_server.kernels.task import Parameter, Task
 from lsp_server.kernels.templates.ir import (
     BOOL,
     REDUCTIONS,
+    VIEWS,
     Dtype,
     Node,
     NoTemplateError,
+    Size,
     in_order,
 )
 from lsp_server.kernels.templates.plan import Plan, Read, Way
@@ -68,7 +72,7 @@ class Host:
         self.names = Names({argument.arg for argument in own} | _RESERVED | {self.task.name})
         self.numbers = {
             node: self.names.new(self.graph.labels.get(node, "factor"))
-            if node.op not in ("scalar",)
+            if node.op != "scalar"
             else node.name
             for node in self._host_numbers()
         }
@@ -78,7 +82,7 @@ class Host:
     @property
     def tensors(self) -> list[Parameter]:
         """The tensors that the kernel reads, in the parameters' order."""
-        read = {node.name for node in in_order(self.plan.root) if node.op == "load"}
+        read = self.loads()
         return [one for one in self.task.parameters if one.name in read]
 
     def loads(self) -> dict[str, Node]:
@@ -131,7 +135,7 @@ class Host:
         plan = self.plan
         if plan.way is Way.MATMUL:
             return False
-        if any(node.op in ("view", "drop", "permute") for node in in_order(plan.root)):
+        if any(node.op in VIEWS for node in in_order(plan.root)):
             return False
         last = len(plan.axes) - 1
         if plan.way is Way.ROWS and plan.columns != (last,):
@@ -153,7 +157,10 @@ class Host:
 
     def axis(self, axis: int) -> str:
         """Write an axis's size in Python."""
-        size = self.plan.axes[axis]
+        return self.size(self.plan.axes[axis])
+
+    def size(self, size: Size) -> str:
+        """Write a size in Python."""
         return str(size) if isinstance(size, int) else self.dimension(size)
 
     def dimension(self, size: str) -> str:
@@ -170,6 +177,18 @@ class Host:
         """Write the product of axes' sizes."""
         return " * ".join(self.axis(axis) for axis in axes) or "1"
 
+    def row_count(self) -> str:
+        """Write the number of rows in Python."""
+        whole = self.whole()
+        if self.any_rank and whole is not None:
+            return f"{whole.name}.numel() // max({whole.name}.shape[-1], 1)"
+        return self.product(self.plan.rows)
+
+    def column_count(self) -> str:
+        """Write the number of columns in Python; without rows, that is of everything."""
+        whole = None if self.plan.rows else self.whole()
+        return self.product(self.plan.columns) if whole is None else f"{whole.name}.numel()"
+
     # --- the wrapper's text ------------------------------------------------------------------
 
     def signature(self) -> str:
@@ -183,9 +202,8 @@ class Host:
             if kind is not None:
                 shown = "torch.Tensor" if kind == "tensor" else kind
                 argument.annotation = ast.parse(shown, mode="eval").body
-        for default in (*given.args.defaults, *given.args.kw_defaults):
-            if default is not None and not _is_literal(default):
-                raise NoTemplateError(f"a default is no literal ({ast.unparse(default)})")
+        for default in inputs.defaults(given).values():
+            _literal(default)
         return f"def {self.task.name}({ast.unparse(given.args)}) -> torch.Tensor:"
 
     def guards(self) -> Iterator[str]:
@@ -194,10 +212,9 @@ class Host:
         for fixed, value in self._fixed().items():
             differs = "is not" if value is None or isinstance(value, bool) else "!="
             yield f"if {fixed} {differs} {value!r}:"
-            said = repr(f"this kernel of {name} is for {fixed}={value!r}").replace("'", '"')
-            if value is not None and isinstance(value, str):
-                said = f'"this kernel of {name} is for {fixed}={value}"'
-            yield f"    raise ValueError({said})"
+            shown = value if isinstance(value, str) else repr(value)
+            said = f"this kernel of {name} is for {fixed}={shown}"
+            yield f"    raise ValueError({json.dumps(said, ensure_ascii=False)})"
         yield from self._dtype_guards()
         yield from self._shape_guards()
 
@@ -205,17 +222,9 @@ class Host:
         """Parameters that must have one value: they decided something, or are not tried."""
         found: dict[str, object] = dict(self.graph.fixed)
         tried = {one.name for one in self.task.parameters}
-        given = self.function.args
-        positional = [*given.posonlyargs, *given.args]
-        pairs = list(zip(reversed(positional), reversed(given.defaults), strict=False))
-        pairs += [
-            (argument, default)
-            for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
-            if default is not None
-        ]
-        for argument, default in reversed(pairs):
-            if argument.arg not in tried:
-                found[argument.arg] = ast.literal_eval(default) if _is_literal(default) else None
+        for name, default in reversed(inputs.defaults(self.function).items()):
+            if name not in tried:
+                found[name] = _literal(default)
         return found
 
     def _dtype_guards(self) -> Iterator[str]:
@@ -257,7 +266,7 @@ class Host:
         tests = [f"{one.name}.ndim != {len(one.shape)}"]
         for at, size in enumerate(one.shape):
             here = f"{one.name}.shape[{at}]"
-            wanted = str(size) if isinstance(size, int) else self.dimension(size)
+            wanted = self.size(size)
             if wanted != here:
                 tests.append(f"{here} != {wanted}")
         yield f"if {' or '.join(tests)}:"
@@ -280,6 +289,15 @@ class Host:
         for part in parts[1:]:
             text = f"torch.promote_types({text}, {part})"
         return text
+
+    def number_lines(self) -> list[str]:
+        """Write the numbers that are computed before the launch."""
+        return [f"{name} = float({self.number(node)})" for node, name in self.numbers.items()]
+
+    def empty_result(self, dtype: str) -> str:
+        """Write the tensor that the kernel fills."""
+        device = self.tensors[0].name
+        return f"out = torch.empty({self.result_shape()}, dtype={dtype}, device={device}.device)"
 
     def result_shape(self) -> str:
         """Write the result's shape as it is stored: rows first, then columns."""
@@ -343,12 +361,11 @@ _LOCALS = frozenset(
 _PRODUCT_LOCALS = frozenset({"m", "k"})
 
 
-def _is_literal(node: ast.expr) -> bool:
+def _literal(default: ast.expr) -> object:
     try:
-        ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError):
-        return False
-    return True
+        return ast.literal_eval(default)
+    except (ValueError, TypeError, SyntaxError) as exc:
+        raise NoTemplateError(f"a default is no literal ({ast.unparse(default)})") from exc
 
 
 def is_reduction(node: Node) -> bool:

@@ -7,8 +7,8 @@ neither PyTorch's names nor the language that a kernel is written in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 Size = int | str
 Shape = tuple[Size, ...]
@@ -19,6 +19,7 @@ NUMBER: Dtype = frozenset()
 
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
 REDUCTIONS = frozenset({"sum", "prod", "max", "min"})
+VIEWS = frozenset({"view", "drop", "permute"})  # the same elements under another shape
 
 
 class NoTemplateError(ValueError):
@@ -38,7 +39,7 @@ class Node:
     value: float = 0.0  # of a constant
     dims: tuple[int, ...] = ()  # that a reduction goes over, or that a view inserted
     keepdim: bool = False
-    nan_safe: bool = field(default=False)  # NaN shows in the result without a maximum's help
+    nan_safe: bool = False  # NaN shows in the result without a maximum's help
 
 
 def constant(value: float | int | bool) -> Node:
@@ -93,6 +94,8 @@ def in_order(root: Node) -> list[Node]:
     return list(found)
 
 
-def loads(root: Node) -> Iterator[Node]:
-    """Yield the tensors that are read."""
-    return (node for node in in_order(root) if node.op == "load")
+def below(node: Node, through: Collection[str]) -> Node:
+    """Return the first node at or below `node` that is none of the operations `through`."""
+    while node.op in through:
+        (node,) = node.args
+    return node

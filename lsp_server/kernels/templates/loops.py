@@ -7,12 +7,13 @@ computed in it again rather than kept. C, Numba and CUDA differ in a table, not 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lsp_server.kernels.templates.body import Body
 from lsp_server.kernels.templates.host import Host, is_reduction
 from lsp_server.kernels.templates.ir import BOOL, Node, NoTemplateError, in_order
-from lsp_server.kernels.templates.plan import Read, Run, Way
+from lsp_server.kernels.templates.places import Places
+from lsp_server.kernels.templates.plan import Read, Way, factor
 from lsp_server.kernels.templates.spelling import Spelling
 
 
@@ -62,8 +63,6 @@ def grammar_c(real: str) -> Grammar:
 
 def grammar_cuda(real: str) -> Grammar:
     """Return CUDA's: rows for blocks, columns for threads."""
-    from dataclasses import replace
-
     return replace(
         grammar_c(real),
         open_row="for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {{",
@@ -105,7 +104,7 @@ class Loops:
         self.grammar = grammar
         self.threads = threads
         self.nodes = in_order(self.plan.root)
-        self.sizes: dict[str, str] = {}
+        self.places = Places(host, grammar.floor_divide, "cols")
         self.values = {node: host.value_name(node.name) for node in self.nodes if node.op == "load"}
         self.per_element = self.plan.way is Way.ELEMENTWISE
         self.rows = bool(self.plan.rows) or self.per_element
@@ -140,7 +139,7 @@ class Loops:
     def _row_level(self, node: Node) -> Iterator[str]:
         """Write what has one value in a row."""
         if node.op == "load":
-            yield self._load(node, "row", "col")
+            yield self._load(node)
         elif is_reduction(node):
             yield from self._reduction(node)
         else:
@@ -156,7 +155,7 @@ class Loops:
         value = self.body.expression(arg)
         if node.op in ("max", "min") and not value.isidentifier():
             fresh = self.host.names.new("value_2")
-            inner.append(self._assign(fresh, value))
+            inner.append(grammar.declare.format(name=fresh, value=value))
             value = fresh
         inner.append(grammar.add[node.op].format(name=name, value=value))
         self.body.names = kept
@@ -175,7 +174,7 @@ class Loops:
             if node not in needed or node.number or not self._is_inside(node):
                 continue
             if node.op == "load":
-                yield self._load(node, "row", "col")
+                yield self._load(node)
             else:
                 yield from self.body.statements([node], self._named)
 
@@ -204,18 +203,10 @@ class Loops:
         for arg, (outer, inner) in zip(
             product.args, (("row", "inner"), ("inner", "col")), strict=True
         ):
-            swapped = False
-            node = arg
-            while node.op in ("permute", "cast"):
-                swapped = swapped != (node.op == "permute")
-                if node.op == "permute" and node.dims != (1, 0):
-                    raise NoTemplateError("a factor of its product is transposed in another way")
-                (node,) = node.args
-            if node.op != "load" or node.dtype == BOOL:
-                raise NoTemplateError("a factor of its product is computed first")
-            first, second = (inner, outer) if swapped else (outer, inner)
+            given = factor(arg)
+            first, second = (inner, outer) if given.swapped else (outer, inner)
             width = {"inner": "k", "col": "cols", "row": "rows"}[second]
-            operands.append(f"{node.name}_ptr[{first} * {width} + {second}]")
+            operands.append(f"{given.name}_ptr[{first} * {width} + {second}]")
         total = self.host.names.new("product")
         self.body.names[product] = total
         lines = [self.grammar.total.format(name=total, value=self.grammar.identity["sum"])]
@@ -230,7 +221,7 @@ class Loops:
             if node.number or node in below:
                 continue
             if node.op == "load":
-                lines.append(self._load(node, "row", "col"))
+                lines.append(self._load(node))
             else:
                 lines += self.body.statements([node], self._named)
         value = self.body.expression(self.plan.root)
@@ -245,54 +236,15 @@ class Loops:
         closing = [self.grammar.close] if self.grammar.close else []
         return [opening, *(f"    {line}" for line in inner), *closing]
 
-    def _assign(self, name: str, value: str, *, integer: bool = False) -> str:
-        if integer and self.grammar.close:
-            return f"const int64_t {name} = {value};"
-        return self.grammar.declare.format(name=name, value=value)
-
     def _named(self, name: str, text: str, node: Node) -> str:
         form = self.grammar.flag if node.dtype == BOOL else self.grammar.declare
         return form.format(name=name, value=text)
 
-    def _load(self, node: Node, row: str, column: str) -> str:
-        read = self.plan.read(node)
-        place = self._place(node.name, read, row, column)
+    def _load(self, node: Node) -> str:
+        place = self.places.place(node.name, self.plan.read(node), "row", "col")
         name = self.body.names[node] = self.values[node]
-        if node.dtype == BOOL:
-            return self.grammar.flag.format(name=name, value=f"{node.name}_ptr[{place}] != 0")
-        return self._assign(name, f"{node.name}_ptr[{place}]")
-
-    def _place(self, name: str, read: Read, row: str, column: str) -> str:
-        parts = []
-        if read.row is not None:
-            text = self._part(name, "row", read.row, row)
-            if read.column is not None:
-                width = self._size(name, "width", read.column.count)
-                text = f"({text}) * {width}" if " " in text else f"{text} * {width}"
-            parts.append(text)
-        if read.column is not None:
-            parts.append(self._part(name, "col", read.column, column))
-        return " + ".join(parts) or "0"
-
-    def _part(self, name: str, kind: str, run: Run, index: str) -> str:
-        text = index
-        if run.inner:
-            size = self._size(name, f"{kind}_inner", run.inner)
-            text = f"{text} {self.grammar.floor_divide} {size}"
-        if run.size is not None:
-            text = f"{text} % {self._size(name, f'{kind}_size', run.size)}"
-        return text
-
-    def _size(self, name: str, kind: str, axes: Sequence[int]) -> str:
-        if tuple(axes) == self.plan.columns:
-            return "cols"
-        value = self.host.product(axes)
-        for known, text in self.sizes.items():
-            if text == value:
-                return known
-        made = self.host.names.new(f"{name}_{kind}")
-        self.sizes[made] = value
-        return made
+        value = f"{node.name}_ptr[{place}]"
+        return self._named(name, f"{value} != 0" if node.dtype == BOOL else value, node)
 
     # --- the wrapper -----------------------------------------------------------------------------
 
@@ -300,27 +252,12 @@ class Loops:
         """The kernel's sizes and their values on the host."""
         host, plan = self.host, self.plan
         if self.per_element:
-            return {"rows": "out.numel()", **self.sizes}
-        if plan.way is Way.MATMUL:
-            product = plan.product
-            assert product is not None
-            inner = product.args[0].shape[-1]
-            width = inner if isinstance(inner, int) else host.dimension(inner)
-            return {
-                "rows": host.product(plan.rows),
-                "cols": host.product(plan.columns),
-                "k": str(width),
-                **self.sizes,
-            }
-        whole = host.whole()
-        columns = host.product(plan.columns)
-        if not plan.rows:
-            columns = f"{whole.name}.numel()" if whole is not None else columns
-            return {"cols": columns, **self.sizes}
-        rows = host.product(plan.rows)
-        if host.any_rank and whole is not None:
-            rows = f"{whole.name}.numel() // max({whole.name}.shape[-1], 1)"
-        return {"rows": rows, "cols": columns, **self.sizes}
+            return {"rows": "out.numel()", **self.places.sizes}
+        counts = {"rows": host.row_count()} if self.rows else {}
+        counts["cols"] = host.column_count()
+        if plan.product is not None:
+            counts["k"] = host.size(plan.product.args[0].shape[-1])
+        return counts | self.places.sizes
 
     def launch(self, kind: str, *, flat: bool) -> list[str]:
         """The wrapper's lines up to the call: numbers, sizes, tensors, the result."""
@@ -329,15 +266,11 @@ class Loops:
         late: list[str] = []
         for name, value in self.counts().items():
             (late if value.startswith("out.") else lines).append(f"{name} = {value}")
-        lines += [f"{name} = float({host.number(node)})" for node, name in host.numbers.items()]
+        lines += host.number_lines()
         dtype = host.dtype()
         if not host.is_flag:
             lines.append(f"dtype = {dtype}")
-        kept = "torch.bool" if host.is_flag else f"torch.{kind}"
-        device = host.tensors[0].name
-        lines.append(
-            f"out = torch.empty({host.result_shape()}, dtype={kept}, device={device}.device)"
-        )
+        lines.append(host.empty_result("torch.bool" if host.is_flag else f"torch.{kind}"))
         for one in host.tensors:
             read = self._read_of(one.name)
             cast = "" if one.dtype == "bool" else f".to(torch.{kind})"

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lsp_server.kernels.templates.ir import (
+    BOOL,
     REDUCTIONS,
+    VIEWS,
     Node,
     NoTemplateError,
     Shape,
+    below,
     in_order,
 )
 
@@ -49,6 +52,15 @@ class Read:
     order: tuple[int, ...] | None
     row: Run | None
     column: Run | None
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A tensor that a matrix product takes."""
+
+    name: str
+    swapped: bool  # transposed
+    cast: bool
 
 
 @dataclass(slots=True)
@@ -89,6 +101,22 @@ class Plan:
         )
 
 
+def factor(node: Node) -> Factor:
+    """Return what a matrix product is given. Raises NoTemplateError for what is computed."""
+    swapped = cast = False
+    while node.op in ("permute", "cast"):
+        if node.op == "cast":
+            cast = True
+        elif node.dims != (1, 0):
+            raise NoTemplateError("a factor of its product is transposed in another way")
+        else:
+            swapped = not swapped
+        (node,) = node.args
+    if node.op != "load" or node.dtype == BOOL:
+        raise NoTemplateError("a factor of its product is computed first")
+    return Factor(node.name, swapped, cast)
+
+
 def _run(axes: Sequence[int], all_axes: Sequence[int], sizes: Shape) -> Run | None:
     if not axes:
         return None
@@ -111,17 +139,11 @@ def plan(root: Node) -> Plan:
     if reductions:
         return _of_rows(root, reductions[0])
     axes = tuple(range(len(root.shape)))
-    if _plain(root).op == "load":
+    if below(root, VIEWS).op == "load":
         raise NoTemplateError("it only moves data")
     made = Plan(Way.ELEMENTWISE, root, root.shape, axes, ())
     _align(made, root, axes)
     return made
-
-
-def _plain(node: Node) -> Node:
-    while node.op in ("view", "drop", "permute"):
-        (node,) = node.args
-    return node
 
 
 def _of_product(root: Node, products: list[Node], reductions: list[Node]) -> Plan:

@@ -27,10 +27,6 @@ def _binary(op: str) -> Callable[..., object]:
     return apply
 
 
-def _of(input: object, function: Callable[[Node], Node]) -> Node:
-    return function(tensor(input))
-
-
 def _add(input: object, other: object, *, alpha: object = 1) -> Node:
     return elementwise("add", node(input), times(other, alpha))
 
@@ -210,7 +206,8 @@ def _softsign(input: object) -> Node:
 
 
 def _tanhshrink(input: object) -> Node:
-    return _of(input, lambda value: elementwise("sub", value, elementwise("tanh", value)))
+    value = tensor(input)
+    return elementwise("sub", value, elementwise("tanh", value))
 
 
 def _hardshrink(input: object, lambd: object = 0.5) -> Node:

@@ -121,10 +121,15 @@ def _logsumexp(input: object, dim: object, keepdim: object = False) -> Node:
     return Node("drop", (result,), shape, result.dtype, dims=dims)
 
 
-def _variance(value: Node, dims: tuple[int, ...], correction: float, *, keepdim: bool) -> Node:
+def _centred(value: Node, dims: tuple[int, ...]) -> tuple[Node, Node]:
+    """A value without its mean, and how many elements that is over."""
     count = count_of(tuple(value.shape[at] for at in dims))
     mean = elementwise("div", reduction("sum", value, dims, keepdim=True), count)
-    apart = elementwise("sub", value, mean)
+    return elementwise("sub", value, mean), count
+
+
+def _variance(value: Node, dims: tuple[int, ...], correction: float, *, keepdim: bool) -> Node:
+    apart, count = _centred(value, dims)
     total = reduction("sum", elementwise("mul", apart, apart), dims, keepdim=keepdim)
     if correction:
         count = elementwise("sub", count, constant(correction))
@@ -197,9 +202,7 @@ def _layer_norm(
 ) -> Node:
     value = tensor(input)
     dims = _trailing(value, normalized_shape)
-    count = count_of(tuple(value.shape[at] for at in dims))
-    mean = elementwise("div", reduction("sum", value, dims, keepdim=True), count)
-    apart = elementwise("sub", value, mean)
+    apart, count = _centred(value, dims)
     squares = reduction("sum", elementwise("mul", apart, apart), dims, keepdim=True)
     variance = elementwise("div", squares, count)
     scale = elementwise("rsqrt", elementwise("add", variance, node(eps)))

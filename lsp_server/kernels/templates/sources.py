@@ -28,6 +28,40 @@ def _imports(wrapper: str, *others: str) -> str:
     return math + "\n".join(others)
 
 
+def _parameters(host: Host, loops: Loops, real: str, flag: str) -> list[str]:
+    """What a C or CUDA kernel is given, its numbers aside; `real` and `flag` are its types."""
+    kinds = {one.name: flag if one.dtype == "bool" else real for one in host.tensors}
+    return [
+        *(f"const {kind} *{name}_ptr" for name, kind in kinds.items()),
+        f"{flag if host.is_flag else real} *out",
+        *(f"int64_t {name}" for name in loops.counts()),
+    ]
+
+
+def _call(host: Host, loops: Loops, function: str, number: str) -> list[str]:
+    """Write the call through ctypes; `number` is its type for numbers."""
+    passed = [
+        *(f"ctypes.c_void_p({one.name}.data_ptr())" for one in host.tensors),
+        "ctypes.c_void_p(out.data_ptr())",
+        *(f"ctypes.c_int64({size})" for size in loops.counts()),
+        *(f"{number}({name})" for name in host.numbers.values()),
+    ]
+    return [f"_library.{function}(", *(f"    {part}," for part in passed), ")"]
+
+
+def _module(loader: str, source: str, wrapper: str) -> str:
+    """Put a module together whose source is compiled when it is loaded."""
+    head = "#include <math.h>\n#include <stdint.h>"
+    return "\n\n\n".join(
+        [
+            _imports(wrapper, "import ctypes\n", "import torch"),
+            loader.strip(),
+            f'SOURCE = r"""\n{head}\n\n{source}\n"""\n\n_library = _load(SOURCE)',
+            wrapper + "\n",
+        ]
+    )
+
+
 def write_c(host: Host) -> str:
     """Return a module with C in it. Raises NoTemplateError."""
     kind = "float64" if host.double else "float32"
@@ -35,40 +69,19 @@ def write_c(host: Host) -> str:
     spelling = c_spelling(double=host.double)
     loops = Loops(host, spelling, grammar_c(real), threads=False)
     body = loops.lines()
-    flag = {one.name: one.dtype == "bool" for one in host.tensors}
-    out = "uint8_t" if host.is_flag else real
     parameters = [
-        *(f"const {'uint8_t' if flag[one.name] else real} *{one.name}_ptr" for one in host.tensors),
-        f"{out} *out",
-        *(f"int64_t {name}" for name in loops.counts()),
+        *_parameters(host, loops, real, "uint8_t"),
         *(f"double {name}_given" for name in host.numbers.values()),
     ]
     numbers = [f"const {real} {name} = {name}_given;" for name in host.numbers.values()]
     name = host.task.name
     source = _source(f"void {name}_kernel(", parameters, [*numbers, *body])
-    call = [
-        *(f"ctypes.c_void_p({one.name}.data_ptr())" for one in host.tensors),
-        "ctypes.c_void_p(out.data_ptr())",
-        *(f"ctypes.c_int64({size})" for size in loops.counts()),
-        *(f"ctypes.c_double({number})" for number in host.numbers.values()),
-    ]
     lines = [
         *loops.launch(kind, flat=False),
-        f"_library.{name}_kernel(",
-        *(f"    {part}," for part in call),
-        ")",
+        *_call(host, loops, f"{name}_kernel", "ctypes.c_double"),
         loops.finish(),
     ]
-    wrapper = _wrapper(host, "C", lines)
-    head = "#include <math.h>\n#include <stdint.h>"
-    return "\n\n\n".join(
-        [
-            _imports(wrapper, "import ctypes\n", "import torch"),
-            loaders.C.strip(),
-            f'SOURCE = r"""\n{head}\n\n{source}\n"""\n\n_library = _load(SOURCE)',
-            wrapper + "\n",
-        ]
-    )
+    return _module(loaders.C, source, _wrapper(host, "C", lines))
 
 
 def _source(opening: str, parameters: Sequence[str], body: Sequence[str]) -> str:
@@ -154,15 +167,8 @@ def write_cuda(host: Host) -> str:
     loops = Loops(host, spelling, grammar_cuda(real), threads=True)
     body = loops.lines()
     name = host.task.name
-    flag = {one.name: one.dtype == "bool" for one in host.tensors}
-    out = "unsigned char" if host.is_flag else real
     parameters = [
-        *(
-            f"const {'unsigned char' if flag[one.name] else real} *{one.name}_ptr"
-            for one in host.tensors
-        ),
-        f"{out} *out",
-        *(f"int64_t {size}" for size in loops.counts()),
+        *_parameters(host, loops, real, "unsigned char"),
         *(f"{real} {number}" for number in host.numbers.values()),
     ]
     helpers = [
@@ -185,27 +191,10 @@ def write_cuda(host: Host) -> str:
         ],
     )
     pass_number = "ctypes.c_double" if host.double else "ctypes.c_float"
-    call = [
-        *(f"ctypes.c_void_p({one.name}.data_ptr())" for one in host.tensors),
-        "ctypes.c_void_p(out.data_ptr())",
-        *(f"ctypes.c_int64({size})" for size in loops.counts()),
-        *(f"{pass_number}({number})" for number in host.numbers.values()),
-    ]
     lines = [
         *loops.launch(kind, flat=False),
-        f"_library.{name}_launch(",
-        *(f"    {part}," for part in call),
-        ")",
+        *_call(host, loops, f"{name}_launch", pass_number),
         loops.finish(),
     ]
-    wrapper = _wrapper(host, "CUDA", lines)
-    head = "#include <math.h>\n#include <stdint.h>"
-    source = "\n\n".join([head, *(helper.strip() for helper in helpers), kernel, launcher])
-    return "\n\n\n".join(
-        [
-            _imports(wrapper, "import ctypes\n", "import torch"),
-            loaders.CUDA.strip(),
-            f'SOURCE = r"""\n{source}\n"""\n\n_library = _load(SOURCE)',
-            wrapper + "\n",
-        ]
-    )
+    source = "\n\n".join([*(helper.strip() for helper in helpers), kernel, launcher])
+    return _module(loaders.CUDA, source, _wrapper(host, "CUDA", lines))

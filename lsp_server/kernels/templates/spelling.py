@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lsp_server.kernels.templates.ir import Node, NoTemplateError
+from lsp_server.kernels.templates.ir import BOOL, VIEWS, Node, NoTemplateError
 
 ATOM = 20  # binds strongest: names, calls, what is in brackets
 _NEGATIVE = 12
@@ -37,7 +37,7 @@ class Spelling:
         if node.op == "const":
             text = self.literal(node.value)
             return text, _NEGATIVE if text.startswith("-") else ATOM
-        if node.op in ("view", "drop", "permute"):
+        if node.op in VIEWS:
             return self._write(node.args[0], name_of)
         if node.op == "cast":
             return self._cast(node, name_of)
@@ -56,7 +56,7 @@ class Spelling:
     def _cast(self, node: Node, name_of: Callable[[Node], str | None]) -> tuple[str, int]:
         """A cast is of the result alone; flags become numbers."""
         (arg,) = node.args
-        if arg.dtype != frozenset({"=bool"}):
+        if arg.dtype != BOOL:
             return self._write(arg, name_of)
         chosen = Node("where", (arg, Node("const", value=1.0), Node("const", value=0.0)))
         return self._write(chosen, name_of)

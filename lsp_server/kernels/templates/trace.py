@@ -14,9 +14,10 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from lsp_server.kernels import inputs
 from lsp_server.kernels.task import Parameter, Task
 from lsp_server.kernels.templates import torch_ops
-from lsp_server.kernels.templates.ir import Node, NoTemplateError, elementwise
+from lsp_server.kernels.templates.ir import BOOL, VIEWS, Node, NoTemplateError, elementwise
 from lsp_server.kernels.templates.operands import FLOATS, Extremes
 from lsp_server.kernels.templates.shaping import PROPERTIES
 from lsp_server.kernels.templates.shaping import index as index_of
@@ -157,10 +158,7 @@ class _Tracer:
         if len(args) > len(positional) or given.vararg or given.kwarg:
             raise NoTemplateError(f"{function.name} is called in an unusual way")
         bound = dict(zip(positional, args, strict=False)) | kwargs
-        defaults = dict(zip(reversed(positional), reversed(given.defaults), strict=False))
-        for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-            if default is not None:
-                defaults[argument.arg] = default
+        defaults = inputs.defaults(function)
         for name in (*positional, *(argument.arg for argument in given.kwonlyargs)):
             if name not in bound:
                 if name not in defaults:
@@ -182,7 +180,7 @@ class _Tracer:
                     self._assign(target, self.value(given, local), local)
                 case ast.AugAssign(target=ast.Name(id=name) as target, op=kind, value=given):
                     before = local.get(name)
-                    if isinstance(before, Node) and before.op in ("load", "view"):
+                    if isinstance(before, Node) and before.op in VIEWS | {"load"}:
                         raise NoTemplateError(f"it changes {name} in place")
                     self._assign(
                         target, self._binary(kind, before, self.value(given, local)), local
@@ -291,7 +289,7 @@ class _Tracer:
                 return operand
             case ast.Not(), _:
                 return not self.truth(operand)
-            case ast.Invert(), Node(dtype=dtype) if dtype == frozenset({"=bool"}):
+            case ast.Invert(), Node(dtype=dtype) if dtype == BOOL:
                 return elementwise("not", operand)
         raise NoTemplateError("no template knows this operator")
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from lsp_server.kernels.templates.body import Body
 from lsp_server.kernels.templates.host import Host, is_reduction
 from lsp_server.kernels.templates.ir import BOOL, Node, NoTemplateError, in_order
-from lsp_server.kernels.templates.plan import Read, Run, Way
+from lsp_server.kernels.templates.places import Places
+from lsp_server.kernels.templates.plan import Read, Way, factor
 from lsp_server.kernels.templates.spelling import HELPERS_OF_HELPERS, TRITON, TRITON_HELPERS
 
 ELEMENTS = 1024  # of one program
@@ -31,8 +32,8 @@ class _Writer:
         self.body = Body(host, TRITON)
         self.type = "tl.float64" if host.double else "tl.float32"
         self.nodes = in_order(self.plan.root)
-        self.sizes: dict[str, str] = {}  # kernel's size parameter → its value on the host
-        self.layout: dict[str, str] = {}  # tensor → what is passed
+        self.places = Places(host, "//", "n" if self.plan.way is Way.MATMUL else "cols")
+        self.layout: dict[str, str] = {}  # tensor → what is passed, where that is another
 
     def module(self) -> str:
         name = self.host.task.name
@@ -67,14 +68,14 @@ class _Writer:
         lines = [
             "offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
             "mask = offsets < n",
-            *self._compute("offsets", None),
+            *self._compute("offsets", ""),
             f"tl.store(out_ptr + offsets, {self._result()}, mask=mask)",
         ]
         kernel = self._kernel("kernel", ["n"], lines)
         grid = f"grid = (triton.cdiv(n, {ELEMENTS}),)"
         call = self._call("kernel", "grid", ["n"], f"BLOCK={ELEMENTS}")
         return [kernel], [
-            *self._result_tensor(),
+            self.host.empty_result(self.host.dtype()),
             *self._lay_out(),
             "n = out.numel()",
             *self._unless_empty("n"),
@@ -99,11 +100,11 @@ class _Writer:
         kernel = self._kernel("kernel", ["cols"], lines)
         call = self._call("kernel", "(rows,)", ["cols"], "BLOCK=block, num_warps=warps")
         return [kernel], [
-            f"rows = {self._row_count()}",
+            f"rows = {self.host.row_count()}",
             f"cols = {self.host.product(self.plan.columns)}",
             f"if not 0 < cols <= {MAX_COLUMNS}:",
             f'    raise ValueError(f"this kernel takes rows of 1 to {MAX_COLUMNS}, not {{cols}}")',
-            *self._result_tensor(),
+            self.host.empty_result(self.host.dtype()),
             *self._lay_out(),
             *self._unless_empty("rows"),
             "block = triton.next_power_of_2(cols)",
@@ -111,12 +112,6 @@ class _Writer:
             call,
             self._return(),
         ]
-
-    def _row_count(self) -> str:
-        whole = self.host.whole()
-        if self.host.any_rank and whole is not None:
-            return f"{whole.name}.numel() // max({whole.name}.shape[-1], 1)"
-        return self.host.product(self.plan.rows)
 
     # --- everything to one number ---------------------------------------------------------------
 
@@ -128,15 +123,13 @@ class _Writer:
         first = [
             "offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
             "mask = offsets < n",
-            *self._compute(None, "offsets", until=reduced),
+            *self._compute("", "offsets", until=reduced),
             f"tl.store(partial_ptr + tl.program_id(0), {self.body.names[reduced]})",
         ]
-        given = dict(self.sizes)
         numbers = [self.host.numbers[node] for node in self._numbers_below(reduced)]
         partial = self._kernel("partial_kernel", ["n"], first, "partial_ptr", numbers)
         total = self.body.names[reduced]
         identity = _IDENTITY[reduced.op]
-        self.sizes = {}
         second = [
             f"acc = tl.full((BLOCK,), {identity}, {self.type})",
             "for start in range(0, count, BLOCK):",
@@ -158,18 +151,16 @@ class _Writer:
             f"{', '.join(['partial_ptr', 'out_ptr', 'count', *late, 'BLOCK: tl.constexpr'])}):",
             *(f"    {line}" for line in second),
         ]
-        self.sizes = given
-        whole = self.host.whole()
-        count = f"{whole.name}.numel()" if whole else self.host.product(self.plan.columns)
         kind = "float64" if self.host.double else "float32"
         device = self.host.tensors[0].name
         tensors = [self._pointer_argument(one.name) for one in self.host.tensors]
         early = [*tensors, "partial", "n", *self._size_arguments(), *numbers]
         name = self.host.task.name
         launch = [
-            f"n = {count}",
-            *self._empty_whole(reduced),
-            *self._result_tensor(),
+            f"n = {self.host.column_count()}",
+            "if n == 0:",
+            '    raise ValueError("this kernel needs at least one element")',
+            self.host.empty_result(self.host.dtype()),
             *self._lay_out(),
             f"count = triton.cdiv(n, {ELEMENTS})",
             f"partial = torch.empty((count,), dtype=torch.{kind}, device={device}.device)",
@@ -179,9 +170,6 @@ class _Writer:
             self._return(),
         ]
         return [partial, finish], launch
-
-    def _empty_whole(self, reduced: Node) -> list[str]:
-        return ["if n == 0:", '    raise ValueError("this kernel needs at least one element")']
 
     def _numbers_below(self, reduced: Node) -> list[Node]:
         below = {arg for node in in_order(reduced) if not node.number for arg in node.args}
@@ -200,13 +188,13 @@ class _Writer:
         assert product is not None
         if self.host.double:
             raise NoTemplateError("double precision has no fast matrix product")
-        left, right = (_operand(arg) for arg in product.args)
-        (a, a_swapped, a_plain), (b, b_swapped, b_plain) = left, right
-        same = a_plain and b_plain and _declared(self.host, a) == _declared(self.host, b)
+        left, right = (factor(arg) for arg in product.args)
+        a, b = left.name, right.name
+        declared = {one.name: one.dtype for one in self.host.task.parameters}
+        same = not (left.cast or right.cast) and declared[a] == declared[b]
         to = "" if same else ".to(tl.float32)"
-        self.body.names[product] = self.body.names.get(product) or self.host.names.new("acc_2")
         acc = self.body.names[product] = "acc"
-        epilogue = list(self._compute("row", "col", shapes=("[:, None]", "[None, :]")))
+        epilogue = list(self._compute("row[:, None]", "col[None, :]"))
         lines = [
             "row = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)",
             "col = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)",
@@ -232,7 +220,7 @@ class _Writer:
         strides = ["stride_am", "stride_ak", "stride_bk", "stride_bn"]
         blocks = ["BLOCK_M", "BLOCK_N", "BLOCK_K"]
         pointers = [f"{one.name}_ptr" for one in self.host.tensors]
-        given = [*pointers, "out_ptr", "m", "n", "k", *strides, *self.sizes]
+        given = [*pointers, "out_ptr", "m", "n", "k", *strides, *self.places.sizes]
         given += [*self.host.numbers.values(), *(f"{block}: tl.constexpr" for block in blocks)]
         name = self.host.task.name
         kernel = [
@@ -244,25 +232,25 @@ class _Writer:
         ]
         a_stride = [f"{a}_rows.stride(1)", f"{a}_rows.stride(0)"]
         b_stride = [f"{b}.stride(1)", f"{b}.stride(0)"]
-        strides_of = [*(a_stride if a_swapped else a_stride[::-1])]
-        strides_of += b_stride if b_swapped else b_stride[::-1]
-        width = f"{a}_rows.shape[{0 if a_swapped else 1}]"
-        height = f"{a}_rows.shape[{1 if a_swapped else 0}]"
+        strides_of = [*(a_stride if left.swapped else a_stride[::-1])]
+        strides_of += b_stride if right.swapped else b_stride[::-1]
+        width = f"{a}_rows.shape[{0 if left.swapped else 1}]"
+        height = f"{a}_rows.shape[{1 if left.swapped else 0}]"
         rows = (
             f"{a}_rows = {a}"
-            if a_swapped or len(product.shape) == 2
+            if left.swapped or len(product.shape) == 2
             else (f"{a}_rows = {a}.reshape(-1, {a}.shape[-1])")
         )
-        self.layout[a], self.layout[b] = f"{a}_rows", b
+        self.layout[a] = f"{a}_rows"
         tensors = [self._pointer_argument(one.name) for one in self.host.tensors]
         passed = [*tensors, "out", "m", "n", "k", *strides_of, *self._size_arguments()]
-        passed += self._number_arguments()
+        passed += self.host.numbers.values()
         return [kernel], [
-            *self._result_tensor(),
+            self.host.empty_result(self.host.dtype()),
             *self._lay_out(skip=(a, b)),
             rows,
             f"m, k = {height}, {width}",
-            f"n = {b}.shape[{0 if b_swapped else 1}]",
+            f"n = {b}.shape[{0 if right.swapped else 1}]",
             *self._unless_empty("m * n"),
             "grid = (triton.cdiv(m, 64), triton.cdiv(n, 64))",
             f"_{name}_kernel[grid](",
@@ -273,14 +261,7 @@ class _Writer:
 
     # --- parts of kernels -----------------------------------------------------------------------
 
-    def _compute(
-        self,
-        row: str | None,
-        column: str | None,
-        *,
-        until: Node | None = None,
-        shapes: tuple[str, str] = ("", ""),
-    ) -> Iterator[str]:
+    def _compute(self, row: str, column: str, *, until: Node | None = None) -> Iterator[str]:
         """Write the loads, reductions and named parts below the result, or below `until`."""
         nodes = self.nodes if until is None else in_order(until)
         below_product = set(in_order(self.plan.product)) if self.plan.product else set()
@@ -288,7 +269,7 @@ class _Writer:
             if node.number or (node in below_product):
                 continue
             if node.op == "load":
-                yield self._load(node, row, column, shapes)
+                yield self._load(node, row, column)
             elif is_reduction(node):
                 (arg,) = node.args
                 if node.op not in _IDENTITY:
@@ -326,69 +307,28 @@ class _Writer:
         unmasked = flags if vector == "acc" else f"mask & ({flags})"
         return f'tl.where(tl.sum(({unmasked}).to(tl.int32), axis=0) > 0, float("nan"), {plain})'
 
-    def _load(
-        self, node: Node, row: str | None, column: str | None, shapes: tuple[str, str]
-    ) -> str:
+    def _load(self, node: Node, row: str, column: str) -> str:
         read = self.plan.read(node)
-        place = self._place(node.name, read, row, column, shapes)
+        place = self.places.place(node.name, read, row, column)
         name = self.body.names[node] = self.host.value_name(node.name)
-        self.layout.setdefault(node.name, "")
         if place == "0":
             loaded = f"tl.load({node.name}_ptr)"
         else:
-            mask = self._mask(read, row, column, shapes)
+            mask = self._mask(read, row, column)
             other = "" if not mask else f", mask={mask}, other=0.0"
             loaded = f"tl.load({node.name}_ptr + {place}{other})"
         if node.dtype == BOOL:
             return f"{name} = {loaded.replace('other=0.0', 'other=0')} != 0"
         return f"{name} = {loaded}.to({self.type})"
 
-    def _mask(
-        self, read: Read, row: str | None, column: str | None, shapes: tuple[str, str]
-    ) -> str:
+    def _mask(self, read: Read, row: str, column: str) -> str:
         """The mask for what a load's place varies with."""
         if self.plan.way is Way.MATMUL:
-            tests = [f"({row}{shapes[0]} < m)"] * (read.row is not None)
-            tests += [f"({column}{shapes[1]} < n)"] * (read.column is not None)
+            tests = [f"({row} < m)"] * (read.row is not None)
+            tests += [f"({column} < n)"] * (read.column is not None)
             return " & ".join(tests) if len(tests) == 2 else "".join(tests).strip("()")
         varies = read.row if self.plan.way is Way.ELEMENTWISE else read.column
         return "mask" if varies is not None else ""
-
-    def _place(
-        self, name: str, read: Read, row: str | None, column: str | None, shapes: tuple[str, str]
-    ) -> str:
-        """Write where in memory a load's elements lie."""
-        parts = []
-        if read.row is not None and row is not None:
-            text = self._part(name, "row", read.row, row + shapes[0])
-            if read.column is not None:
-                width = self._size(name, "width", read.column.count)
-                text = f"({text}) * {width}" if " " in text else f"{text} * {width}"
-            parts.append(text)
-        if read.column is not None and column is not None:
-            parts.append(self._part(name, "col", read.column, column + shapes[1]))
-        return " + ".join(parts) or "0"
-
-    def _part(self, name: str, kind: str, run: Run, index: str) -> str:
-        text = index
-        if run.inner:
-            text = f"{text} // {self._size(name, f'{kind}_inner', run.inner)}"
-        if run.size is not None:
-            text = f"{text} % {self._size(name, f'{kind}_size', run.size)}"
-        return text
-
-    def _size(self, name: str, kind: str, axes: Sequence[int]) -> str:
-        if tuple(axes) == self.plan.columns and self.plan.way is Way.ROWS and self.plan.rows:
-            return "cols"
-        if tuple(axes) == self.plan.columns and self.plan.way is Way.MATMUL:
-            return "n"
-        value = self.host.product(axes)
-        for known, text in self.sizes.items():
-            if text == value:
-                return known
-        made = self.host.names.new(f"{name}_{kind}")
-        self.sizes[made] = value
-        return made
 
     def _result(self) -> str:
         return self.body.expression(self.plan.root)
@@ -403,7 +343,7 @@ class _Writer:
     ) -> list[str]:
         pointers = [f"{one.name}_ptr" for one in self.host.tensors]
         numbers = list(self.host.numbers.values()) if numbers is None else numbers
-        given = [*pointers, out, *counts, *self.sizes, *numbers, "BLOCK: tl.constexpr"]
+        given = [*pointers, out, *counts, *self.places.sizes, *numbers, "BLOCK: tl.constexpr"]
         return [
             "@triton.jit",
             f"def _{self.host.task.name}_{kind}({', '.join(given)}):",
@@ -412,18 +352,15 @@ class _Writer:
 
     def _call(self, kind: str, grid: str, counts: Sequence[str], constants: str) -> str:
         tensors = [self._pointer_argument(one.name) for one in self.host.tensors]
-        passed = [*tensors, "out", *counts, *self._size_arguments(), *self._number_arguments()]
+        passed = [*tensors, "out", *counts, *self._size_arguments(), *self.host.numbers.values()]
         return f"_{self.host.task.name}_{kind}[{grid}]({', '.join([*passed, constants])})"
 
     def _size_arguments(self) -> list[str]:
         """What `_size_lines` named, and what is a number."""
-        return [value if value.isdecimal() else name for name, value in self.sizes.items()]
-
-    def _number_arguments(self) -> list[str]:
-        return list(self.host.numbers.values())
+        return [value if value.isdecimal() else name for name, value in self.places.sizes.items()]
 
     def _pointer_argument(self, name: str) -> str:
-        return self.layout.get(name) or name
+        return self.layout.get(name, name)
 
     # --- parts of the wrapper -------------------------------------------------------------------
 
@@ -433,21 +370,15 @@ class _Writer:
             if one.name not in skip:
                 read = self.plan.read(self.host.loads()[one.name])
                 lines.append(f"{one.name} = {self.host.laid_out(one.name, read)}")
-        return self._number_lines() + self._size_lines() + lines
-
-    def _number_lines(self) -> list[str]:
-        return [
-            f"{name} = float({self.host.number(node)})" for node, name in self.host.numbers.items()
-        ]
+        return self.host.number_lines() + self._size_lines() + lines
 
     def _size_lines(self) -> list[str]:
         """Sizes are taken before the tensors are reordered."""
-        return [f"{name} = {value}" for name, value in self.sizes.items() if not value.isdecimal()]
-
-    def _result_tensor(self) -> list[str]:
-        first = self.host.tensors[0].name
-        shape = self.host.result_shape()
-        return [f"out = torch.empty({shape}, dtype={self.host.dtype()}, device={first}.device)"]
+        return [
+            f"{name} = {value}"
+            for name, value in self.places.sizes.items()
+            if not value.isdecimal()
+        ]
 
     def _unless_empty(self, count: str) -> list[str]:
         return [f"if {count} == 0:", f"    {self._return()}"]
@@ -466,23 +397,3 @@ _COMBINE = {
 
 def _assign(name: str, text: str, node: Node) -> str:
     return f"{name} = {text}"
-
-
-def _operand(node: Node) -> tuple[str, bool, bool]:
-    """A factor of a product: its tensor, whether it is transposed, whether it is as it was."""
-    swapped, plain = False, True
-    while node.op in ("permute", "cast"):
-        if node.op == "permute":
-            if node.dims != (1, 0):
-                raise NoTemplateError("a factor of its product is transposed in another way")
-            swapped = not swapped
-        else:
-            plain = False
-        (node,) = node.args
-    if node.op != "load" or node.dtype == BOOL:
-        raise NoTemplateError("a factor of its product is computed first")
-    return node.name, swapped, plain
-
-
-def _declared(host: Host, name: str) -> str:
-    return next(one.dtype for one in host.task.parameters if one.name == name)

@@ -69,6 +69,7 @@ def test_templates_c_sources_compile_without_a_warning(tmp_path: Path) -> None:
     ("source", "reason"),
     [
         ("def f(x: Tensor):\n    y = x\n    y += 1\n    return y\n", "in place"),
+        ("def f(x: Tensor):\n    y = x.T\n    y += 1\n    return y\n", "in place"),
         ("def f(x: Tensor):\n    return x\n", "returns one of its parameters"),
         ("def f(x: Tensor):\n    return x.sum(0) + x.sum(1)\n", "different dimensions"),
         ("def f(x: Tensor, w: Tensor):\n    return (x @ w).softmax(-1)\n", "matrix product"),
@@ -124,6 +125,22 @@ def test_templates_hold_to_the_value_that_decided_a_branch() -> None:
     assert made.candidate is not None
     assert "if up is not True:" in made.candidate.code
     assert "tl.sin" not in made.candidate.code
+
+
+@pytest.mark.parametrize("default", ['"it\'s"', "'\"'", "('a', 'b')", "('\"', \"'\")", "'\\n'"])
+def test_templates_name_any_default_in_their_refusals(default: str) -> None:
+    made = of(f"def f(x: Tensor, how={default}):\n    return x.exp()\n")
+    assert made.candidate is not None
+    tree = ast.parse(made.candidate.code)
+    said = [ast.literal_eval(node.args[0]) for node in _errors(tree)]
+    value = ast.literal_eval(default)
+    shown = value if isinstance(value, str) else repr(value)
+    assert f"this kernel of f is for how={shown}" in said
+
+
+def _errors(tree: ast.Module) -> list[ast.Call]:
+    raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    return [error for error in raised if isinstance(error, ast.Call)]
 
 
 # One of each way of running, in the language that shows most.
