@@ -175,7 +175,7 @@ def _call(
     dot: str,
 ) -> list[str]:
     """The lines of the call, not indented."""
-    first, *others = [*_conditions(task, dtypes, torch), *_left_out(task, function)]
+    first, *others = [*_conditions(task, function, dtypes, torch), *_left_out(task, function)]
     return [
         "if (",
         f"{_STEP}{first}",
@@ -202,12 +202,17 @@ def _arguments(task: Task, function: ast.FunctionDef) -> str:
     return ", ".join([*leading, *(f"{name}={name}" for name in others if name in known)])
 
 
-def _conditions(task: Task, dtypes: Sequence[str], torch: str) -> Iterator[str]:
+def _conditions(
+    task: Task, function: ast.FunctionDef, dtypes: Sequence[str], torch: str
+) -> Iterator[str]:
     """What must hold for a call to be one of those that were verified."""
     tensors = [parameter for parameter in task.parameters if parameter.kind == "tensor"]
     if not tensors:
         raise BadRequest(f"{task.name} takes no tensor.")
     floats = [tensor.name for tensor in tensors if "float" in tensor.dtype]
+    for tensor in tensors:
+        if _may_be_another(tensor, function):  # None and numbers have no device to look at
+            yield f"isinstance({tensor.name}, {torch}.Tensor)"
     for tensor in tensors:
         yield from _of_place(task.language, tensor, tensors[0])
         yield from _of_dtype(tensor, floats, dtypes, torch)
@@ -218,6 +223,19 @@ def _conditions(task: Task, dtypes: Sequence[str], torch: str) -> Iterator[str]:
         if parameter.kind in ("int", "bool") and parameter.value is not None:
             equals = "is" if isinstance(parameter.value, bool) else "=="
             yield f"{parameter.name} {equals} {parameter.value!r}"
+
+
+def _may_be_another(tensor: Parameter, function: ast.FunctionDef) -> bool:
+    """Whether a parameter that was tried as a tensor may be called with something else."""
+    given = function.args
+    arguments = (*given.posonlyargs, *given.args, *given.kwonlyargs)
+    annotations = [one.annotation for one in arguments if one.arg == tensor.name]
+    said = " ".join(ast.unparse(one) for one in annotations if one is not None)
+    return (
+        tensor.guessed
+        or tensor.name in inputs.defaults(function)
+        or re.search(r"\b(?:None|Optional|Union|float|int)\b", said) is not None
+    )
 
 
 def _left_out(task: Task, function: ast.FunctionDef) -> Iterator[str]:

@@ -111,6 +111,31 @@ def test_what_does_not_fit_the_kernel_goes_to_the_reference(scale, monkeypatch: 
     assert isinstance(call(torch.rand(3, 5), torch.rand(5)), torch.Tensor)
 
 
+@pytest.mark.kernels
+@pytest.mark.parametrize(
+    ("head", "guessed"),
+    [("x, b=None", False), ("x, b: torch.Tensor | None", False), ("x, b", True)],
+)
+def test_what_is_no_tensor_goes_to_the_reference(
+    monkeypatch: pytest.MonkeyPatch, head: str, guessed: bool
+):
+    import torch
+
+    kernel = types.ModuleType("f_c")
+    kernel.f = lambda *given: "kernel"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "f_c", kernel)
+    text = f"import torch\n\n\ndef f({head}):\n    return x if b is None else x + b\n"
+    tensors = [Parameter(name, "tensor", ("N",), guessed=guessed) for name in "xb"]
+    new = applied(text, insert(text, task("f", tuple(tensors)), "f_c", ["float32"]))
+    space: dict = {}
+    exec(compile(new, "f.py", "exec"), space)
+    x = torch.rand(3)
+    assert space["f"](x, None) is x
+    assert space["f"](x, x) == "kernel"
+    if guessed:
+        assert torch.equal(space["f"](x, 0.5), x + 0.5)
+
+
 @pytest.mark.parametrize("language", [Language.TRITON, Language.CUDA])
 def test_gpu_kernels_are_called_for_gpu_tensors_alone(language):
     text = "import torch\n\n\ndef f(x):\n    return x\n"
