@@ -64,7 +64,7 @@ class Bounds:
     cpu_s: int = 120
     wall_s: float = 120
     tmp_mb: int = 256
-    output_mb: int = 256
+    output_mb: int = 256  # of one answer, and what is printed meanwhile
     tasks: int = 64  # processes and threads
     processes: bool = False  # whether it may start any
     address_space: bool = True
@@ -80,7 +80,7 @@ class Program:
     devices: bool = False  # whether it may use the machine's GPUs
 
 
-_ready: dict[str, str] = {}  # a bwrap's path and why it will not do, "" where it does
+_ready: set[str] = set()  # paths of bwraps that were tried and will do
 
 
 async def require() -> str:
@@ -107,9 +107,9 @@ async def require() -> str:
             "`pacman -S bubblewrap` (Arch)."
         )
     if path not in _ready:
-        _ready[path] = await _try(path)
-    if _ready[path]:
-        raise NoSandbox(_ready[path])
+        if reason := await _try(path):
+            raise NoSandbox(reason)
+        _ready.add(path)
     return path
 
 
@@ -261,6 +261,7 @@ class Child:
     async def write(self, header: wire.Header, payload: bytes = b"") -> None:
         """Send it a frame. Died when it is gone."""
         assert self._process.stdin is not None
+        self._received = 0  # of the answer before; one process may give any number of them
         try:
             self._process.stdin.write(wire.encode(header, payload))
             await self._process.stdin.drain()
@@ -318,7 +319,7 @@ class Child:
         assert stdout is not None
         while await stdout.read(2**16):
             pass
-        await self._errors
+        await asyncio.wait([self._errors])  # who waits may be cancelled; the reading goes on
         return await self._process.wait()
 
     async def _death(self) -> Died:

@@ -228,6 +228,15 @@ async def test_output_and_time_are_bounded(chain: Toolchain) -> None:
         await answer("while True:\n    pass\n", chain, Bounds(cpu_s=1, wall_s=30))
 
 
+async def test_output_is_bounded_for_each_answer(chain: Toolchain) -> None:
+    code = "while True:\n    pipe.read()\n    pipe.write({}, b'x' * 3 * 2**20)\n"
+    async with running(code, chain) as child:
+        for _ in range(3):
+            await child.write({})
+            _, payload = await child.read()
+            assert len(payload) == 3 * 2**20
+
+
 async def test_crash_is_told_with_its_signal(chain: Toolchain) -> None:
     with pytest.raises(Died, match=r"crashed \(SIGSEGV, exit code 139\)"):
         await answer("import ctypes\nctypes.string_at(8)\n", chain)
@@ -334,6 +343,8 @@ async def test_bubblewrap_that_cannot_is_refused_with_the_reason(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(NoSandbox, match="No permissions to create new namespace"):
         await sandbox.require()
+    fake.write_text("#!/bin/sh\n")  # whoever reads the reason mends it, and asks again
+    assert await sandbox.require() == str(fake)
 
 
 async def test_interpreter_below_tmp_runs_though_the_rest_of_it_is_hidden() -> None:
