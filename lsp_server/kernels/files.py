@@ -80,7 +80,7 @@ def read(text: str) -> Marker | None:
     if line is None:
         return None
     try:
-        raw = json.loads(text.splitlines()[line].removeprefix(_MARK))
+        raw = json.loads(text.split("\n")[line].removeprefix(_MARK))
         fields = {name: str(raw[name]) for name in asdict(_EMPTY) if name in raw}
         marker = Marker(**{**fields, "language": Language(fields["language"])})  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -106,7 +106,7 @@ def line_in_file(text: str, line: int) -> int:
     marker = _marker_line(text)
     if marker is None:
         return line
-    first = _first(text.splitlines(), marker)
+    first = _first(text.split("\n"), marker)
     return line if line <= first else line + marker + 1 - first
 
 

@@ -91,8 +91,8 @@ def parse(task: Task, code: str) -> tuple[Check, ast.Module | None]:
         return no(f"it cannot be read: {error}")
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == task.name]
     if len(functions) != 1:
-        there = "twice" if functions else "not"
-        return no(f"a function {task.name} is {there} defined in it", len(functions))
+        there, line = ("twice", functions[-1].lineno) if functions else ("not", 0)
+        return no(f"a function {task.name} is {there} defined in it", line)
     arguments = functions[0].args
     names = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     wanted = [parameter.name for parameter in task.parameters]

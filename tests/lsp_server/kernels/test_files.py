@@ -43,7 +43,7 @@ def test_code_that_was_changed_is_another():
 
 
 def test_lines_of_the_code_are_found_in_the_file_below_a_licence_too():
-    licence = "# A licence\n# of two lines\n"
+    licence = "# A licence\n# of two\u2028lines\n\f\n"  # which end lines for Python alone
     for text in (written(), licence + written()):
         lines = text.split("\n")
         for number, line in enumerate(files.code_of(text).split("\n"), 1):
