@@ -175,6 +175,17 @@ def _norm(input: object, p: object = 2, dim: object = None, keepdim: object = Fa
     raise NoTemplateError("no template knows this norm")
 
 
+def _linalg_norm(
+    input: object, ord: object = None, dim: object = None, keepdim: object = False
+) -> Node:
+    """Unlike torch.norm, an order alone is that of a matrix's norm."""
+    if ord in (None, "fro"):
+        return _norm(input, 2, dim, keepdim)
+    if not isinstance(dim, int) and len(tensor(input).shape) != 1:
+        raise NoTemplateError("no template knows norms of matrices")
+    return _norm(input, ord, dim, keepdim)
+
+
 def _vector_norm(
     input: object, ord: object = 2, dim: object = None, keepdim: object = False
 ) -> Node:
@@ -338,6 +349,7 @@ REDUCING: Mapping[str, Callable[..., Any]] = {
     "var": _var,
     "std": _std,
     "norm": _norm,
+    "linalg.norm": _linalg_norm,
     "vector_norm": _vector_norm,
     "normalize": _normalize,
     "cosine_similarity": _cosine_similarity,

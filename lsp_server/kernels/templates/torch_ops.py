@@ -17,8 +17,11 @@ from lsp_server.kernels.templates.shaping import SHAPING
 
 
 def call(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-    """Return what torch's `name` gives for these arguments. Raises NoTemplateError."""
-    function = OPERATIONS.get(name)
+    """Return what torch's `name` gives for these arguments. Raises NoTemplateError.
+
+    What is the same in several of torch's modules is known by its last part.
+    """
+    function = OPERATIONS.get(name) or OPERATIONS.get(name.rpartition(".")[2])
     if function is None:
         raise NoTemplateError(f"no template knows torch's {name}")
     try:

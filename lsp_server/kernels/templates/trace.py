@@ -366,7 +366,7 @@ class _Tracer:
             case Method(owner=owner, name=name):
                 return torch_ops.call(name, (owner, *given), named)
             case Name(path=path) if path.partition(".")[0] == "torch":
-                return torch_ops.call(path.rpartition(".")[2], given, named)
+                return torch_ops.call(path.removeprefix("torch."), given, named)
             case Name(path="float" | "int" | "len" | "min" | "max" | "abs" as path):
                 return _builtin(path, given)
             case _ if callable(target) and inspect.isbuiltin(target):

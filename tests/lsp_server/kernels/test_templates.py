@@ -70,6 +70,7 @@ def test_templates_c_sources_compile_without_a_warning(tmp_path: Path) -> None:
     [
         ("def f(x: Tensor):\n    y = x\n    y += 1\n    return y\n", "in place"),
         ("def f(x: Tensor):\n    y = x.T\n    y += 1\n    return y\n", "in place"),
+        ("def f(x: Tensor):\n    return torch.linalg.norm(x, 2)\n", "norms of matrices"),
         ("def f(x: Tensor):\n    return x\n", "returns one of its parameters"),
         ("def f(x: Tensor):\n    return x.sum(0) + x.sum(1)\n", "different dimensions"),
         ("def f(x: Tensor, w: Tensor):\n    return (x @ w).softmax(-1)\n", "matrix product"),
@@ -88,6 +89,7 @@ def test_templates_c_sources_compile_without_a_warning(tmp_path: Path) -> None:
 def test_templates_refuse_what_they_are_not_sure_of(source: str, reason: str) -> None:
     shapes = "x: (N, N)" if "sum(0)" in source or "exp() @" in source else ""
     shapes += ", w: (N, N)" if "exp() @" in source else ""
+    shapes = "x: (N, D)" if "linalg" in source else shapes
     made = of(source, shapes=shapes)
     assert made.candidate is None
     assert reason in made.reason
@@ -118,6 +120,16 @@ def test_templates_write_the_same_for_other_ways_to_say_it() -> None:
     made = [of(source).candidate for source in ways]
     assert len({one.code for one in made if one is not None}) == 1
     assert None not in made
+
+
+def test_templates_know_the_norms_of_linalg_from_those_of_torch() -> None:
+    """torch.linalg.norm(x, 1) of a matrix is its greatest column's, torch.norm(x, 1) all of it."""
+    rows = of("def f(x: Tensor):\n    return torch.linalg.norm(x, ord=2, dim=-1)\n")
+    same = of("def f(x: Tensor):\n    return torch.norm(x, dim=-1)\n")
+    assert rows.candidate is not None
+    assert rows.candidate == same.candidate
+    whole = of("def f(x: Tensor):\n    return torch.linalg.norm(x)\n", shapes="x: (N, D)")
+    assert whole.candidate is not None
 
 
 def test_templates_hold_to_the_value_that_decided_a_branch() -> None:
