@@ -73,6 +73,7 @@ async def generate(
     Raises MidspanError where nothing could be tried: no sandbox, no compiler, no model to ask.
     """
     run = _Run(task, model, settings, tell, list(known), resample)
+    run.seen.update(files.canonical(attempt.candidate.code) for attempt in known)
     try:
         async with asyncio.timeout(settings.time_limit_s):
             return await run.outcome()
@@ -98,9 +99,7 @@ class _Run:
     async def outcome(self) -> Outcome:
         if not self.known:
             await self._templates()
-        if self._found() or self._unprovable():
-            return self.finished()
-        if self.model is None:
+        if self._settled() or self.model is None:
             return self.finished()
         try:
             await self._models(self.model)
@@ -121,13 +120,6 @@ class _Run:
         self.seen.add(files.canonical(made.candidate.code))
         await self._check(made.candidate, TEMPLATES, None)
 
-    def _unprovable(self) -> bool:
-        """Whether nothing failed and yet it is not verified: then nothing else can be, either."""
-        return any(
-            attempt.evidence.failure is None and not attempt.evidence.verified
-            for attempt in self.attempts
-        )
-
     # --- models --------------------------------------------------------------------------------
 
     async def _models(self, model: ModelSource) -> None:
@@ -143,7 +135,7 @@ class _Run:
             ]
             try:
                 pending = set(workers)
-                while pending and not self._found():
+                while pending and not self._settled():
                     done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                     for worker in done:
                         worker.result()  # raises what it raised
@@ -155,7 +147,7 @@ class _Run:
     async def _worker(
         self, model: ModelSource, number: int, cores: asyncio.Semaphore, judge: Judge | None
     ) -> None:
-        """Write and check, round after round, until one is verified."""
+        """Write and check, round after round, until no check fails."""
         temperature = FIRST_TEMPERATURE + TEMPERATURE_STEP * (number - 1)
         failed = [] if self.resample else list(self.known)
         try:
@@ -172,7 +164,7 @@ class _Run:
                 candidate = Candidate(code, f"model:{model.name}", self.written)
                 async with cores:
                     attempt = await self._check(candidate, number, judge)
-                if attempt.evidence.verified:
+                if attempt.evidence.failure is None:
                     return
                 failed.append(attempt)
         except asyncio.CancelledError:
@@ -199,8 +191,9 @@ class _Run:
 
     # --- the end -------------------------------------------------------------------------------
 
-    def _found(self) -> bool:
-        return any(attempt.evidence.verified for attempt in self.attempts)
+    def _settled(self) -> bool:
+        """Whether one is verified, or nothing failed and yet it is not: then no other can be."""
+        return any(attempt.evidence.failure is None for attempt in self.attempts)
 
     def finished(self) -> Outcome:
         """Return what there is."""

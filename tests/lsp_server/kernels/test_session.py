@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from backends.client import ManagerClient
 from backends.errors import ManagerUnavailable
-from lsp_server.kernels import answers, prompts, reference, session
+from lsp_server.kernels import answers, prompts, reference, sandbox, session
 from lsp_server.kernels.models import ManagerModel
 from lsp_server.kernels.settings import KernelSettings
 from lsp_server.kernels.task import Attempt, Language, Outcome, Step, Task
 from lsp_server.kernels.templates import library
+from tests.lsp_server.kernels.golden import GOLDEN
 from tests.lsp_server.kernels.real_functions import HEAD, ROWS
 
 pytestmark = pytest.mark.kernels
@@ -188,6 +189,29 @@ def test_session_known_attempts_are_repaired_or_left_behind() -> None:
     afresh = Scripted(["def thrice(x):\n    return x\n"])
     run(afresh, known=known, resample=True, rounds=1)
     assert afresh.shown == [()]
+
+
+def test_session_known_kernel_is_not_another() -> None:
+    first, _ = run(Scripted([right()]), rounds=1)
+    assert first.success
+    again = Scripted([right(), "def thrice(y):\n    return y\n"])
+    outcome, _ = run(again, known=first.attempts, resample=True, rounds=2)
+    assert [one.candidate.attempt for one in outcome.attempts] == [2]
+
+
+def test_session_ends_with_a_kernel_that_nothing_here_can_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "has_device", lambda: False)
+    given = GOLDEN["cuda"]
+    # No template knows a loop.
+    source = given.task.source.replace(
+        "return x + y", "for _ in range(1):\n        x = x + y\n    return x"
+    )
+    wanted = replace(given.task, source=source)
+    model = Scripted([given.code])  # asked again, it would never answer
+    outcome, _ = run(model, wanted, workers=2)
+    assert outcome.message.startswith("Not verified")
 
 
 def test_session_model_that_cannot_be_reached_is_an_error_only_where_nothing_else_is_there() -> (
