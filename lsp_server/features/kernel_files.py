@@ -36,9 +36,11 @@ class KernelFiles:
         document = self._ls.documents.get(uri)
         if document is None:
             self._closed(uri)
-        elif uri in self._told or unquote(uri) in self._references or _is_kernel(document):
-            if uri in self._diagnosed:  # they are about another text now
-                self._publish(uri, [], document.version)
+        elif uri in self._diagnosed:  # they are about another text now
+            self._publish(uri, [], document.version)
+        # Of a reference that was closed, its kernels stand for what is on disk.
+        is_kernel = document is not None and (uri in self._told or _is_kernel(document))
+        if is_kernel or self._references.get(unquote(uri)):
             loop = asyncio.get_running_loop()
             self._stop(uri)
             self._timers[uri] = loop.call_later(SETTLED_S, self.look, uri)
