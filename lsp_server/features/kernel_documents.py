@@ -115,7 +115,7 @@ def read(ls: MidspanServer, document: Document) -> KernelFile | None:
         )
     except BadRequest as exc:
         return KernelFile(document, marker, found, None, str(exc), None)
-    known = evidences.store().find(files.code_of(document.text), task.source)
+    known = evidences.known(files.code_of(document.text), task)
     return KernelFile(document, marker, found, task, "", known)
 
 

@@ -1,7 +1,8 @@
 """What is known of a kernel: its key, the sentence that says it, and the folder that keeps it.
 
-Rule: evidence is for one text of kernel and reference and one set of versions; any edit of any of
-them and it is not found. Files are written whole or not at all, and only the user can read them.
+Rule: evidence is for one text of kernel and reference, what that is called with, and one set of
+versions; any edit of any of them and it is not found. Files are written whole or not at all, and
+only the user can read them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import backends
 from backends import paths
-from lsp_server.kernels import files
+from lsp_server.kernels import files, inputs
 from lsp_server.kernels.task import Check, Evidence, Language, Level, Result, Task
 
 LADDER = 1  # to be raised when the checks change: what older ones found is stale
@@ -31,6 +32,11 @@ def key(code: str, reference: str, versions: Versions) -> str:
     """The hash of a kernel's text, its reference's and all versions."""
     whole = json.dumps([code, reference, [list(pair) for pair in sorted(versions)]])
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def subject(task: Task) -> str:
+    """The text that a kernel is held against: the reference's, and the shapes it is tried with."""
+    return f"{task.source}\n# {inputs.shown(task.parameters)}\n"
 
 
 def versions(installed: Iterable[tuple[str, str]]) -> Versions:
@@ -138,8 +144,14 @@ def keep(evidence: Evidence, code: str, task: Task) -> None:
     Raises OSError as `Store.save` does.
     """
     code = files.canonical(code)
-    found = replace(evidence, key=key(code, task.source, evidence.versions))
-    store().save(found, code, task.source)
+    about = subject(task)
+    found = replace(evidence, key=key(code, about, evidence.versions))
+    store().save(found, code, about)
+
+
+def known(code: str, task: Task) -> Evidence | None:
+    """What is known of the code, as `files.code_of` reads it; None when nothing is."""
+    return store().find(code, subject(task))
 
 
 def _current(kept: Versions) -> bool:

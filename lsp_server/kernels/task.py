@@ -104,7 +104,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that is known of a candidate. `key` is the hash of kernel, reference and versions."""
+    """All that is known of a candidate.
+
+    `key` is the hash of the kernel, the reference with its shapes, and the versions.
+    """
 
     key: str
     language: Language

@@ -243,7 +243,7 @@ class _Climb:
             pairs.append((compiler, version or "none"))
         versions = evidence.versions(pairs)
         return Evidence(
-            key=evidence.key(self._candidate.code, self._task.source, versions),
+            key=evidence.key(self._candidate.code, evidence.subject(self._task), versions),
             language=self._task.language,
             checks=tuple(self._checks[level] for level in Level),
             versions=versions,

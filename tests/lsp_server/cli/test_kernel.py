@@ -83,9 +83,9 @@ def test_kernel_of_a_template_is_verified_and_written_with_its_test(
     from lsp_server.kernels import reference
     from lsp_server.kernels.task import Language
 
-    source = reference.task(SOURCE, "scale", Language.C).source
+    subject = evidence.subject(reference.task(SOURCE, "scale", Language.C))
     folder = Path(shared_midspan_env["MIDSPAN_STATE_DIR"]) / "kernels"
-    kept = evidence.Store(folder).find(found["code"], source)
+    kept = evidence.Store(folder).find(found["code"], subject)
     assert kept is not None
     assert kept.verified
 

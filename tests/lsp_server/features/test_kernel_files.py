@@ -157,6 +157,29 @@ async def test_changed_reference_makes_the_statement_stale(
     ]
 
 
+async def test_reference_that_is_closed_unsaved_is_again_what_is_on_disk(
+    session: Session, folder: Folder
+):
+    folder.known(WRONG)
+    await session.start()
+    session.open(folder.text(), folder.kernel)
+    session.open(REFERENCE, folder.reference)
+    await diagnostics(session, folder.kernel, some=True)
+    session.send(session.edit("3 + ", 5, 11, folder.reference))
+    await diagnostics(session, folder.kernel, some=False)
+    session.notify("textDocument/didClose", {"textDocument": {"uri": folder.reference}})
+    await diagnostics(session, folder.kernel, some=True)
+
+
+async def test_shapes_that_were_never_tried_are_not_verified(session: Session, folder: Folder):
+    folder.known(PASSED)
+    await session.start()
+    text = folder.text().replace('"language": "c"', '"language": "c", "shapes": "x: (M, 64)"')
+    assert text != folder.text()
+    session.open(text, folder.kernel)
+    assert list(await lenses(session, folder.kernel)) == [kernel_documents.UNCHECKED, "Verify"]
+
+
 async def test_kernel_of_somebody_else_is_not_verified_here(session: Session, folder: Folder):
     await session.start()
     session.open(folder.text(), folder.kernel)

@@ -11,7 +11,7 @@ import pytest
 
 from lsp_server.kernels import evidence
 from lsp_server.kernels.evidence import Store
-from lsp_server.kernels.task import Check, Evidence, Language, Level, Result, Task
+from lsp_server.kernels.task import Check, Evidence, Language, Level, Parameter, Result, Task
 
 CODE, REFERENCE = "kernel text", "reference text"
 
@@ -48,9 +48,12 @@ def test_it_is_kept_for_the_code_as_its_file_has_it(
     monkeypatch.setenv("MIDSPAN_STATE_DIR", str(tmp_path))
     task = Task("f", REFERENCE, (), Language.TRITON)
     evidence.keep(GOOD, "x = 1\r\ny = 2\r\n\r\n", task)
-    found = evidence.store().find("x = 1\ny = 2\n", REFERENCE)
+    found = evidence.known("x = 1\ny = 2\n", task)
     assert found is not None
     assert found.checks == GOOD.checks
+    # Not for other shapes, which it was never tried with.
+    x = Parameter("x", "tensor", ("N", 128))
+    assert evidence.known("x = 1\ny = 2\n", replace(task, parameters=(x,))) is None
 
 
 def test_any_edit_makes_it_stale(tmp_path: Path) -> None:
