@@ -77,16 +77,14 @@ class _Calls:
         launches = self.runner.launches()
         if not launches:
             raise Broken("it launches no kernel")
-        self._inspect(outputs, guarded, list(zip(inputs, inputs.values(), strict=True)))
+        names = [name for name, value in header["arguments"] if value == "tensor"]
+        self._inspect(outputs, dict(zip(names, guarded, strict=True)))
         about, packed = tensors.pack(outputs)
         self.earlier = [(one, one.clone()) for one in outputs]
         return {"structure": structure, "outputs": about, "launches": launches}, packed
 
-    def _inspect(
-        self, outputs: list[torch.Tensor], guarded: list[Guarded], inputs: list[tuple[str, Any]]
-    ) -> None:
-        names = [name for name, value in inputs if isinstance(value, torch.Tensor)]
-        for name, one in zip(names, guarded, strict=True):
+    def _inspect(self, outputs: list[torch.Tensor], guarded: dict[str, Guarded]) -> None:
+        for name, one in guarded.items():
             changed = one.changed()
             if changed:
                 raise Broken(f"it writes {changed} {name}")

@@ -37,13 +37,7 @@ class Reference:
 
     def inputs(self, case: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a case, the same each time."""
-        generator = torch.Generator().manual_seed(case["seed"])
-        return {
-            p["name"]: tensors.make(p, case, generator)
-            if p["kind"] == "tensor"
-            else case["given"][p["name"]]
-            for p in self.parameters
-        }
+        return tensors.arguments(self.parameters, case)
 
     def run(self, number: int, case: dict[str, Any]) -> list[torch.Tensor]:
         """Make a case's inputs and what is expected of them."""
@@ -115,8 +109,7 @@ class Reference:
         except (ValueError, KeyError, TypeError) as error:
             return f"what it returns is no tensor that can be compared: {error}"
         for told, exact, f in zip(expected.told, expected.exact, found, strict=True):
-            name = str(told.dtype).removeprefix("torch.")
-            tolerance = self.tolerance.get(name, self.tolerance["float32"])
+            tolerance = tensors.tolerance(self.tolerance, told.dtype)
             wrong = tensors.difference(told, f, tolerance)
             if wrong and tensors.difference(exact, f, tolerance):
                 return wrong

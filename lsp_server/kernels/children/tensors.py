@@ -80,6 +80,20 @@ def make(
     return values.to(dtype)
 
 
+def arguments(parameters: Described, case: dict[str, Any]) -> dict[str, Any]:
+    """What a case calls the reference with, the same each time."""
+    generator = torch.Generator().manual_seed(case["seed"])
+    return {
+        p["name"]: make(p, case, generator) if p["kind"] == "tensor" else case["given"][p["name"]]
+        for p in parameters
+    }
+
+
+def tolerance(tolerances: dict[str, float], dtype: torch.dtype) -> float:
+    """The tolerance for results of a dtype; that of float32 where none is named."""
+    return tolerances.get(str(dtype).removeprefix("torch."), tolerances["float32"])
+
+
 def difference(expected: torch.Tensor, found: torch.Tensor, tolerance: float) -> str:
     """Say how they differ, or "" where they agree: |e - f| <= tolerance x max(|e|, scale).
 

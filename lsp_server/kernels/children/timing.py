@@ -65,13 +65,9 @@ def _candidate(header: wire.Header, library: bytes) -> Callable[..., Any]:
 
 def _time(header: wire.Header, library: bytes) -> dict[str, Any]:
     device = _Device(header["device"])
-    case = header["case"]
-    generator = torch.Generator().manual_seed(case["seed"])
     inputs = {
-        p["name"]: tensors.make(p, case, generator).to(device.name)
-        if p["kind"] == "tensor"
-        else case["given"][p["name"]]
-        for p in header["parameters"]
+        name: value.to(device.name) if isinstance(value, torch.Tensor) else value
+        for name, value in tensors.arguments(header["parameters"], header["case"]).items()
     }
     module, _ = load("reference", header["reference"])
     reference = module[header["name"]]
@@ -81,8 +77,7 @@ def _time(header: wire.Header, library: bytes) -> dict[str, Any]:
         expected, _ = flatten(reference(**inputs))
         found, _ = flatten(candidate(**inputs))
         for e, f in zip(expected, found, strict=True):
-            tolerance = header["tolerance"].get(str(e.dtype).removeprefix("torch."))
-            said = tensors.difference(e, f, tolerance or header["tolerance"]["float32"])
+            said = tensors.difference(e, f, tensors.tolerance(header["tolerance"], e.dtype))
             if said:
                 return said
         return ""
