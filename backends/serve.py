@@ -53,8 +53,10 @@ class Server(uvicorn.Server):
         yield
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, *, foreground: bool = False) -> int:
     """Run the manager until it is told to stop; the exit status.
+
+    `foreground`: somebody reads stderr, so the log goes there too.
 
     0: it stopped. 1: it could not start, and stderr says why. 3: another one is running.
     """
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         directory = paths.runtime_dir()
-        _set_up_logging(options.log_level)
+        _set_up_logging(options.log_level, foreground=foreground)
         with state.lock("manager", directory).acquire(timeout=0):
             settings, problems = config.load(assignments=options.assignments)
             for problem in problems:
@@ -188,11 +190,9 @@ def _listen(port: int) -> socket.socket:
     raise ManagerUnavailable(f"No port can be had on {HOST}.")
 
 
-def _set_up_logging(level: str) -> None:
-    """Log to `manager.log` in the state folder, and to a terminal if there is one."""
-    handlers: list[logging.Handler] = []
-    if sys.stderr.isatty():
-        handlers.append(logging.StreamHandler())
+def _set_up_logging(level: str, *, foreground: bool) -> None:
+    """Log to `manager.log` in the state folder, and in the foreground to stderr."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if foreground else []
     problem = ""
     try:
         file = paths.state_dir() / "manager.log"

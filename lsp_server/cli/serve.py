@@ -43,7 +43,7 @@ def serve(log_level: str, assignments: tuple[str, ...]) -> int:
     arguments = ["--log-level", log_level]
     for assignment in assignments:
         arguments += ["--set", assignment]
-    return Exit.OK if main(arguments) == 0 else Exit.FAILURE
+    return Exit.OK if main(arguments, foreground=True) == 0 else Exit.FAILURE
 
 
 @click.command()

@@ -139,3 +139,13 @@ def test_serve_runs_in_the_foreground_and_a_second_one_stands_back(
     assert second.returncode == Exit.FAILURE
     assert "already" in second.stderr
     assert one_object(run_midspan(["stop", "--json"], midspan_env).stdout)["stopped"] is True
+
+
+def test_serve_logs_on_stderr_where_that_is_no_terminal_too(
+    midspan_env: dict[str, str], run_midspan: Run
+) -> None:
+    arguments = ["serve", "--set", "manager.prot=1", "--set", "manager.idle_minutes=0.001"]
+    done = run_midspan(arguments, midspan_env)  # it ends by itself: nobody asks it anything
+    assert done.returncode == Exit.OK
+    assert "listening on 127.0.0.1:" in done.stderr
+    assert "unknown key 'prot'; did you mean 'port'?" in done.stderr
