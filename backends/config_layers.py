@@ -115,7 +115,8 @@ def assignments(texts: Iterable[str], layer: Layer = Layer.COMMAND_LINE) -> list
         middle, _, last = rest.rpartition(".")
         key = tuple(part for part in (first, middle, last) if part)
         origin = Origin(layer, f"--set {dotted.strip()}")
-        givens.append(Given(key if found and key else (text,), value, origin, text=True))
+        given = Given(key, value, origin, text=True) if found and key else None
+        givens.append(given or Given((text,), None, origin, text=True))
     return givens
 
 
@@ -158,7 +159,9 @@ class _Resolver:
 
     def _table(self, given: Given, table: str) -> None:
         """Check what stands in the place of a table."""
-        if table not in (*self._shape.tables, *self._shape.named):
+        if given.text and given.value is None:
+            self.problems.append(given.problem("is not KEY=VALUE, for example manager.port=8012"))
+        elif table not in (*self._shape.tables, *self._shape.named):
             tables = (*self._shape.tables, *self._shape.named, *self._shape.foreign)
             hint = similar(table, tables)
             self.problems.append(given.problem(f"unknown table or key {table!r}{hint}"))

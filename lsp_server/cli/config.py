@@ -13,7 +13,7 @@ import click
 
 from backends import config_export
 from backends.config_layers import Explained
-from backends.config_schema import Layer, Problem
+from backends.config_schema import Layer, Problem, similar
 from backends.errors import BadRequest
 from lsp_server import settings, user_config
 from lsp_server.cli.exits import Exit
@@ -39,9 +39,10 @@ def explain(key: str | None, everything: bool, assignments: tuple[str, ...], as_
     window = settings.explained(below=found.window)
     rows = [*found.manager.explain(), *window.explain()]
     if key is not None:
-        rows = [row for row in rows if row.key == key or row.key.startswith(f"{key}.")]
-        if not rows:
-            raise BadRequest(f"No setting is called {key!r}; midspan config explain --all has all.")
+        named = [row for row in rows if row.key == key or row.key.startswith(f"{key}.")]
+        if not named:
+            raise BadRequest(f"No setting is called {key!r}{similar(key, _keys(rows))}")
+        rows = named
     elif not everything and not as_json:
         rows = [row for row in rows if row.origin.layer is not Layer.DEFAULT]
     if as_json:
@@ -96,6 +97,12 @@ def schema(editor: bool) -> int:
     else:
         print_json(config_export.json_schema(settings.SHAPE.tables))
     return Exit.OK
+
+
+def _keys(rows: Iterable[Explained]) -> set[str]:
+    """Return what may be asked for: settings and tables."""
+    keys = {row.key for row in rows}
+    return keys | {key.rpartition(".")[0] for key in keys}
 
 
 def _as_json(row: Explained) -> dict[str, Any]:

@@ -111,11 +111,11 @@ def test_a_wrong_value_above_leaves_the_value_below(tmp_path: Path, layer: str) 
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("manager.port", "unknown table or key 'manager.port'"),
+        ("manager.port", "is not KEY=VALUE, for example manager.port=8012"),
         ("port=1", "unknown table or key 'port'"),
         ("manager.prot=1", "did you mean 'port'"),
         ("models.m=1", "'models.m' must be a table"),
-        ("=", "unknown table or key '='"),
+        ("=", "is not KEY=VALUE, for example manager.port=8012"),
     ],
 )
 def test_assignments_that_cannot_be_meant(tmp_path: Path, assignment: str, message: str) -> None:

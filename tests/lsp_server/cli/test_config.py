@@ -99,6 +99,25 @@ def test_explain_of_an_unknown_key_is_an_error(
     assert "No setting is called 'nothing'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("manager.prot", "manager.port"), ("donwloads", "downloads"), ("models.qq", "models.q")],
+)
+def test_explain_of_a_misspelt_key_names_the_one_that_was_meant(
+    key: str, meant: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["config", "explain", key]) == 2
+    assert f"No setting is called {key!r}; did you mean {meant!r}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["manager.port", "lsp.enabled"])
+def test_what_is_set_without_a_value_says_how_it_is_written(
+    text: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run(capsys, "explain", "--set", text)[1]
+    assert "is not KEY=VALUE, for example manager.port=8012" in out
+
+
 def test_check_fails_where_something_is_wrong(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
