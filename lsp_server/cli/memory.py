@@ -17,12 +17,13 @@ from backends import (
     cache_spec,
     catalogue,
     config,
+    engine_settings,
     hardware,
     memory,
     paths,
     quantisation,
 )
-from backends.auto_config import Shape
+from backends.auto_config import Choice, Shape
 from backends.cache_spec import KV_TYPES, ModelCacheSpec
 from backends.catalogue import Header, Model, Source
 from backends.config import ModelSettings
@@ -128,23 +129,38 @@ def _show_memory(answer: dict[str, Any]) -> None:
 def spec_command(model: str, as_json: bool) -> int:
     """Say how MODEL is built and quantised, and with which settings it would run here, and why."""
     found = _find(model)
-    machine = hardware.detect()
-    shape = Shape(found.header.file_bytes, found.header.context_length, found.spec)
-    choices = auto_config.configure(machine, shape, found.model.settings)
+    engine = catalogue.engine_for(found.model).name
     weights = asdict(quantisation.of_header(found.header, found.model.path.name))
     answer = {
         "model": found.model.name,
+        "engine": engine,
         "architecture": found.spec.architecture,
         "weights": weights,
         "layers": [{"count": count, **asdict(layer)} for count, layer in found.spec.groups()],
         "token_bytes": {kind: _token_bytes(found.spec, kind) for kind in KV_TYPES},
-        "settings": [asdict(choice) for choice in choices],
+        "settings": [asdict(choice) for choice in _choices(found, engine)],
     }
     if as_json:
         print_json(answer)
     else:
         _show_spec(answer)
     return Exit.OK
+
+
+def _choices(found: _Found, engine: str) -> list[Choice]:
+    """Return the settings that the engine has, cells in the type that it takes by itself."""
+    settings = found.model.settings
+    shape = Shape(found.header.file_bytes, found.header.context_length, found.spec)
+    choices = auto_config.configure(hardware.detect(), shape, settings)
+    known = engine_settings.SETTINGS.get(engine)
+    kept = "" if settings.kv_type else memory.kept_type(found.header, settings, engine)
+    return [
+        replace(choice, value=kept, reason=f"the type that {engine} computes in")
+        if choice.name == "kv_type" and kept
+        else choice
+        for choice in choices
+        if known is None or choice.name in known
+    ]
 
 
 def _token_bytes(spec: ModelCacheSpec, kv_type: str) -> int | None:

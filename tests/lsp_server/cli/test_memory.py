@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from backends import starter
+from backends import engine_settings, starter
+from benchmarks import same_weights
 from lsp_server.cli.exits import Exit
 from tests.backends import gguf_files, shaped_gguf
 from tests.backends.shaped_gguf import Attention
@@ -72,6 +73,25 @@ def test_models_spec_shows_the_users_settings_as_theirs(
     chosen = {row["name"]: row for row in one_object(done.stdout)["settings"]}
     assert (chosen["threads"]["value"], chosen["threads"]["is_users"]) == (1, True)
     assert not chosen["batch"]["is_users"]
+
+
+@pytest.mark.parametrize("engine", ["transformers", "mlx"])
+def test_models_spec_of_a_folder_has_its_engines_settings_alone(
+    engine: str,
+    midspan_env: dict[str, str],
+    run_midspan: Run,
+    one_object: OneObject,
+    tmp_path: Path,
+) -> None:
+    folder = same_weights.write(tmp_path).by_engine()[engine]
+    text = f'[models.mine]\npath = "{folder}"\nengine = "{engine}"\ndtype = "float32"\n'
+    Path(midspan_env["MIDSPAN_CONFIG"]).write_text(text)
+    answer = one_object(run_midspan(["models", "spec", "mine", "--json"], midspan_env).stdout)
+    chosen = {row["name"]: row["value"] for row in answer["settings"]}
+    assert answer["engine"] == engine
+    assert chosen.keys() <= engine_settings.SETTINGS[engine]
+    taken = one_object(run_midspan(["models", "memory", "mine", "--json"], midspan_env).stdout)
+    assert chosen["kv_type"] == taken["kv_type"] == "f32"
 
 
 @pytest.mark.parametrize("command", ["memory", "spec"])
