@@ -130,7 +130,9 @@ async def type_passage(editor: Editor, passage: Passage) -> AsyncIterator[Step]:
 
     `editor` is not initialised yet. Raises MidspanError if the server's text and ours differ.
     """
-    encoding = (await editor.initialize())["capabilities"].get("positionEncoding", "utf-16")
+    # What a program accepts is nothing that `midspan stats` should tell of its user.
+    answer = await editor.initialize({"ledger": False})
+    encoding = answer["capabilities"].get("positionEncoding", "utf-16")
     await editor.notify("initialized", {})
     uri = passage.path.resolve().as_uri()
     language = language_id(passage.path)

@@ -147,6 +147,8 @@ def test_demo_types_a_held_out_function_with_the_real_server(
         answer["characters"] - answer["accepted_characters"] + answer["accepted"]
     )
     assert answer["latency_p95_ms"] >= answer["latency_p50_ms"] > 0
+    counted = run_midspan(["stats", "--json"], shared_midspan_env)
+    assert one_object(counted.stdout)["total"]["answers"] == 0  # nobody typed
 
 
 @pytest.mark.engine
