@@ -6,6 +6,7 @@ BadRequest that names the field. Must not know any endpoint.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,5 +97,5 @@ def neutral(body: Body, allowed: Mapping[str, tuple[object, ...]]) -> None:
     for name, values in allowed.items():
         value = body.get(name)
         if value is not None and value not in values:
-            hint = "leave it out" if not values else f"only {values[0]!r} can be given"
+            hint = "leave it out" if not values else f"only {json.dumps(values[0])} can be given"
             raise BadRequest(f"The field {name!r} is not supported; {hint}.")

@@ -124,6 +124,11 @@ def test_parse_chat_takes_only_neutral_values(name: str, values: tuple[object, .
         parse_chat(chat(**{name: "other"}))
 
 
+def test_a_refused_value_is_told_as_json_has_it() -> None:
+    with pytest.raises(BadRequest, match="only false can be given"):
+        parse_chat(chat(logprobs=True))
+
+
 DEEP: dict[str, Any] = {}
 for _ in range(100):
     DEEP = {"properties": DEEP}
