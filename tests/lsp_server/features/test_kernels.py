@@ -206,8 +206,7 @@ def test_server_that_is_killed_leaves_no_sandboxed_process(
 ):
     folder = kernel_folder.made(tmp_path / "project")
     wire = start()
-    wire.call("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
-    wire.notify("initialized", {})
+    wire.initialize()
     item = {"uri": folder.reference, "languageId": "python", "version": 1, "text": REFERENCE}
     wire.notify("textDocument/didOpen", {"textDocument": item})
     params = {"command": "midspan.kernel.run", "arguments": [wanted(folder)]}
