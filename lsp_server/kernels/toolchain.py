@@ -1,7 +1,7 @@
 """What kernels are written with on this machine: the interpreter, its packages, the compilers.
 
-Rule: asks, and remembers for as long as the interpreter's file is the same; nothing is imported
-here and nothing generated is run. Must not know a kernel.
+Rule: asks, and remembers until the interpreter or its folders of packages change; nothing is
+imported here and nothing generated is run. Must not know a kernel.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from backends.errors import EngineMissing, MidspanError
 from lsp_server.kernels.task import Language
@@ -40,7 +40,7 @@ for name in sys.argv[1:]:
     except importlib.metadata.PackageNotFoundError:
         found[name] = "unknown"
 found["python"] = ".".join(map(str, sys.version_info[:3]))
-print(json.dumps({"versions": found, "folders": sorted(folders)}))
+print(json.dumps({"versions": found, "folders": sorted(folders), "searched": sys.path}))
 """
 
 
@@ -72,7 +72,7 @@ class Toolchain:
             )
 
 
-_known: dict[tuple[str, int], Toolchain] = {}
+_known: dict[str, tuple[dict[str, int], Toolchain]] = {}  # by path, with what it depends on
 
 
 async def find(python: str = "") -> Toolchain:
@@ -81,20 +81,30 @@ async def find(python: str = "") -> Toolchain:
     Raises:
         MidspanError: it cannot be run.
     """
-    path = shutil.which(python or sys.executable)
+    path = _path(python or sys.executable)
+    if path in _known:
+        seen, chain = _known[path]
+        if seen == _changes(seen):
+            return chain
+    chain, searched = await _ask(path)
+    _known[path] = (_changes([path, *searched]), chain)
+    return chain
+
+
+def _path(python: str) -> str:
+    path = shutil.which(python)
     if path is None:
-        raise MidspanError(f"There is no Python at {python or sys.executable}.")
-    key = _identity(path)
-    if key not in _known:
-        _known[key] = await _ask(key[0])
-    return _known[key]
+        raise MidspanError(f"There is no Python at {python}.")
+    return os.path.abspath(path)
 
 
-def _identity(path: str) -> tuple[str, int]:
-    return os.path.abspath(path), Path(path).stat().st_mtime_ns
+def _changes(paths: Iterable[str]) -> dict[str, int]:
+    """When each was changed last, in ns: a package that is installed changes its folder."""
+    return {path: os.stat(path).st_mtime_ns if os.path.exists(path) else 0 for path in paths}
 
 
-async def _ask(path: str) -> Toolchain:
+async def _ask(path: str) -> tuple[Toolchain, list[str]]:
+    """What an interpreter has, and the folders in which it looks for it."""
     process = await asyncio.create_subprocess_exec(
         *(path, "-I", "-c", _PROBE, *PACKAGES),
         stdin=asyncio.subprocess.DEVNULL,
@@ -109,7 +119,8 @@ async def _ask(path: str) -> Toolchain:
     finally:
         if process.returncode is None:
             process.kill()
-    return Toolchain(path, tuple(answer["folders"]), tuple(sorted(answer["versions"].items())))
+    versions = tuple(sorted(answer["versions"].items()))
+    return Toolchain(path, tuple(answer["folders"]), versions), answer["searched"]
 
 
 async def compiler_version(language: Language) -> str | None:

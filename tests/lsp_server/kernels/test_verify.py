@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import venv
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -167,6 +169,23 @@ async def test_reference_that_cannot_be_tried_is_said_to_be_the_cause() -> None:
         async with Judge.open(one, Limits()) as judge:
             with pytest.raises(BadRequest, match=f"add itself cannot be tried: .*{reason}"):
                 await judge.make(judge.new_set(), cases.plan(one, 1, cases.dtypes(one)))
+
+
+async def test_package_that_is_installed_meanwhile_is_found(tmp_path: Path) -> None:
+    venv.create(tmp_path, symlinks=True)
+    packages = next(tmp_path.glob("lib/python*/site-packages"))
+    chain = await toolchain.find(f"{tmp_path}/bin/python")
+    assert "torch" in chain.missing(Language.TRITON)
+    packages.joinpath("torch").mkdir()
+    packages.joinpath("torch", "__init__.py").touch()
+    for version in ("2.1", "2.2"):  # and as what it is now
+        about = packages / f"torch-{version}.dist-info"
+        about.mkdir()
+        about.joinpath("METADATA").write_text(f"Name: torch\nVersion: {version}\n")
+        chain = await toolchain.find(f"{tmp_path}/bin/python")
+        assert dict(chain.versions)["torch"] == version
+        about.rename(tmp_path / about.name)
+    assert await toolchain.find(chain.python) is await toolchain.find(chain.python)
 
 
 async def test_interpreter_without_torch_is_refused_with_what_to_install() -> None:
