@@ -215,6 +215,8 @@ def check_path(path: str) -> Path:
     if "\0" in path or not Path(path).expanduser().is_absolute():
         raise ModelFileError(f"{path!r} is not an absolute path.")
     found = Path(path).expanduser().resolve()
+    if not found.exists():
+        raise ModelFileError(f"{path} cannot be read: No such file or directory.")
     _engines_for(found)
     read_header(found)
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backends.errors import BadRequest, Conflict
+from backends.errors import BadRequest, Conflict, Unsupported
 from backends.steering.library import Library, Row, check_name
 from lsp_server.cli.exits import Exit
 from lsp_server.cli.output import json_option, print_json, progress
@@ -134,7 +134,12 @@ def _load_message(name: str | None) -> Any:
         raise BadRequest(f"{model.name} runs at {model.place}; a vector needs a model run here.")
     engine = model.settings.engine or catalogue.engine_for(model).name
     if not model.settings.engine and engine not in held.ENGINES:
-        engine = held.ENGINES[0]  # which says what it runs instead
+        if model.path.is_file():
+            raise Unsupported(
+                f"{model.name} is run by {engine}, which has no steering. Name a folder of "
+                f"safetensors with --model, for {' or '.join(held.ENGINES)}."
+            )
+        engine = held.ENGINES[0]
     chosen = replace(model, settings=replace(model.settings, engine=engine))
     return catalogue.load_message(chosen, safe_mode=False)
 

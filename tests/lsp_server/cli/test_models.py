@@ -95,6 +95,14 @@ def test_models_status_tells_what_is_loaded(
     assert text.split()[:3] == ["starter", "ready", "completion,"]
 
 
+def test_models_add_of_nothing_says_that_there_is_nothing(
+    shared_midspan_env: dict[str, str], run_midspan: Run, tmp_path: Path
+) -> None:
+    done = run_midspan(["models", "add", str(tmp_path / "gone")], shared_midspan_env)
+    assert done.returncode == Exit.UNAVAILABLE
+    assert f"{tmp_path / 'gone'} cannot be read: No such file or directory." in done.stderr
+
+
 def test_models_add_of_an_endpoint_says_where_it_belongs(run_midspan: Run) -> None:
     done = run_midspan(["models", "add", "https://gpu.example/v1", "--name", "far"], {})
     assert done.returncode == Exit.USAGE

@@ -60,6 +60,7 @@ def test_list_show_and_remove(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["train", "docstrings", "--name", "taken"], 1, "--overwrite"),
         (["train", "docstrings", "--name", "x", "--search", "--measure", "none"], 2, "--measure"),
         (["train", "docstrings", "--name", "x", "--model", str(starter.path())], 4, "llama-cpp"),
+        (["train", "docstrings", "--name", "x"], 4, "Name a folder of safetensors with --model"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_is_loaded(
