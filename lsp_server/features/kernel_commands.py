@@ -54,6 +54,10 @@ async def _again(
         found = kernel.evidence
         if found is None and not resample:  # what is wrong with it is what it is repaired by
             found = await verified(ls, kernel.candidate, task, report)
+            ls.kernel_files.look(kernel.document.uri)
+        if found is not None and found.failure is None and not resample:
+            said = evidences.statement(found)
+            raise BadRequest(f"There is nothing to repair in {task.name}: {said}.")
         known = () if found is None else (Attempt(kernel.candidate, found),)
         outcome = await generated(ls, task, report, known, resample=resample)
     document = ls.documents.get(kernel.document.uri)

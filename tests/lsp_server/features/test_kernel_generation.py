@@ -219,6 +219,18 @@ async def test_kernel_with_no_evidence_is_verified_before_it_is_repaired(
     assert script.verified_first == [CODE]  # what is wrong with it does not matter
 
 
+async def test_kernel_with_nothing_wrong_is_not_repaired(
+    session: Session, folder: Folder, script: Script
+):
+    folder.known(PASSED)
+    script.code = BETTER
+    await session.start(PREVIEWS)
+    session.open(folder.text(), folder.kernel)
+    answer = await session.command("midspan.kernel.repair", {"uri": folder.kernel})
+    assert "nothing to repair in scale: verified on" in answer["error"]["message"]
+    assert (script.known, edits(session)) == ((), [])
+
+
 async def test_kernel_that_was_edited_meanwhile_is_left_alone(
     session: Session, folder: Folder, script: Script
 ):
