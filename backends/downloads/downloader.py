@@ -288,7 +288,7 @@ class Downloader:
             try:
                 data = (entry / jobs.REQUEST).read_bytes()
                 found[entry.name] = msgspec.json.decode(data, type=Request)
-            except (OSError, msgspec.MsgspecError):
+            except (OSError, msgspec.MsgspecError, RecursionError):
                 continue
         return {name: kept for name, kept in found.items() if kept.name == name}
 

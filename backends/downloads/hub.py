@@ -24,7 +24,6 @@ from backends.errors import BadRequest, RemoteProtocolError
 MAX_PAGES: Final = 20  # of a thousand files each
 MAX_SIZE: Final = 1 << 43  # bytes of one file; no model has them
 _NEXT: Final = re.compile(r'<([^<>]+)>\s*;\s*rel="next"')
-_GIT_HASH: Final = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def listing(web: Web, repository: str, revision: str, cancel: Cancel) -> Listing
     asked = quote(names.revision(revision), safe="")
     info = _json(web, f"{where}/revision/{asked}", cancel)[0]
     commit = info.get("sha") if isinstance(info, dict) else None
-    if not isinstance(commit, str) or not names.is_commit(commit):
+    if not isinstance(commit, str) or not names.is_git_hash(commit):
         raise RemoteProtocolError(f"{web.root} names no commit of {repository}.")
     found: list[RemoteFile] = []
     skipped: list[str] = []
@@ -105,6 +104,6 @@ def _sort_in(web: Web, row: Any, found: list[RemoteFile], skipped: list[str]) ->
         raise RemoteProtocolError(f"{web.root} gives {path} the size {size!r}.")
     sha256 = str(lfs.get("oid", "")).removeprefix("sha256:") if isinstance(lfs, dict) else ""
     blob = "" if sha256 else str(row.get("oid", ""))
-    if not (names.is_sha256(sha256) or (not sha256 and _GIT_HASH.fullmatch(blob))):
+    if not (names.is_sha256(sha256) or (not sha256 and names.is_git_hash(blob))):
         raise RemoteProtocolError(f"{web.root} gives {path} no hash to check it by.")
     found.append(RemoteFile(path, size, sha256, blob))

@@ -15,7 +15,7 @@ from backends.errors import BadRequest
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,199}")
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_GIT_HASH: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 MOST_FOLDERS: Final = 3
 
@@ -57,9 +57,9 @@ def is_wanted(path: str) -> bool:
     return name.lower().endswith(_SUFFIXES) or name in _TEXTS
 
 
-def is_commit(text: str) -> bool:
-    """Return whether `text` is a commit's whole name."""
-    return _COMMIT.fullmatch(text) is not None
+def is_git_hash(text: str) -> bool:
+    """Return whether `text` is git's whole name of a commit or a file's contents."""
+    return _GIT_HASH.fullmatch(text) is not None
 
 
 def is_sha256(text: str) -> bool:

@@ -67,12 +67,13 @@ def offer(row: Downloadable, hardware: Hardware) -> Offer:
     else:
         fits = "yes" if fit.candidate.file_bytes <= here.quick_bytes else "tight"
     return Offer(
-        row, fit.candidate.name, fit.candidate.file_bytes, fit.needs, fits, _why(fit.reason, advice)
+        row=row,
+        quantisation=fit.candidate.name,
+        size_bytes=fit.candidate.file_bytes,
+        memory_bytes=fit.needs,
+        fits=fits,
+        why=f"{fit.reason}: {advice.reason}",
     )
-
-
-def _why(parts: str, advice: quantisation.Advice) -> str:
-    return f"{parts}: {advice.reason}"
 
 
 def offers(hardware: Hardware) -> list[Offer]:

@@ -209,7 +209,7 @@ class Transfer:
     def _sidecar(self) -> Sidecar | None:
         try:
             return msgspec.json.decode(self._wanted.sidecar.read_bytes(), type=Sidecar)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, RecursionError):
             return None
 
     def _hash(self, file: BinaryIO) -> None:

@@ -21,6 +21,8 @@ from functools import cached_property
 from typing import Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
+import msgspec
+
 from backends import __version__
 from backends.errors import (
     BadRequest,
@@ -66,11 +68,6 @@ class Cancel:
         if (connected := self._socket) is not None:
             with contextlib.suppress(OSError):
                 connected.shutdown(socket.SHUT_RDWR)
-
-    @property
-    def is_set(self) -> bool:
-        """Whether it was stopped."""
-        return self._event.is_set()
 
     def check(self) -> None:
         """Raise Cancelled if it was stopped."""
@@ -256,11 +253,9 @@ def origin(url: str) -> Origin:
 
 
 def _message(body: bytes) -> str:
-    import msgspec
-
     try:
         said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     error = said.get("error") if isinstance(said, dict) else None
     return error if isinstance(error, str) else ""

@@ -207,7 +207,7 @@ class Chatting:
             raise self._connection.complaint({"message": exc.message}) from None
         except UnicodeDecodeError as exc:
             raise RemoteProtocolError("The endpoint sent bytes that are no UTF-8.") from exc
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise RemoteProtocolError("The endpoint sent something that is no JSON.") from exc
 
 

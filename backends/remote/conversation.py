@@ -222,5 +222,5 @@ def _validator(schema: dict[str, Any]) -> Any:
 def _parsed(text: str, what: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RemoteProtocolError(f"{what} is no JSON.") from exc

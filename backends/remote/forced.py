@@ -71,7 +71,7 @@ def read(text: str) -> tuple[str, str]:
     """
     try:
         call = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         call = None
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         raise RemoteProtocolError(

@@ -66,7 +66,7 @@ def decoded(data: bytes) -> dict[str, Any]:
         value = msgspec.json.decode(data)
     except UnicodeDecodeError as exc:
         raise RemoteProtocolError("The endpoint sent bytes that are no UTF-8.") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise RemoteProtocolError("The endpoint sent something that is no JSON.") from exc
     if not isinstance(value, dict):
         raise RemoteProtocolError("The endpoint sent JSON that is no object.")

@@ -164,7 +164,7 @@ class Connection:
                 raise self.no_answer(response.headers)
             try:
                 return msgspec.json.decode(response.content), response.headers
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                 raise RemoteProtocolError("The endpoint sent something that is no JSON.") from exc
 
     async def open(self, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
@@ -303,7 +303,7 @@ def _decoded(headers: Mapping[str, str], body: bytes) -> object:
         return None
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -39,6 +39,7 @@ class Faults:
     wrong_range: bool = False
     status: int = 0  # in place of every answer
     headers: dict[str, str] = field(default_factory=dict)  # with that status
+    body: bytes = b'{"error": "as was wished"}'  # with that status
     failures: int = 0  # how often; 0 with `status` for always
     elsewhere: str = ""  # where files are redirected to
     key: str = ""  # that is wanted
@@ -113,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
                 faults.failures -= 1
                 if not faults.failures:
                     faults.status = 0
-            self._json({"error": "as was wished"}, status, faults.headers)
+            self._reply(faults.body, status, faults.headers)
         elif faults.key and self.headers.get("Authorization") != f"Bearer {faults.key}":
             self._json({"error": "Invalid credentials"}, 401, {"X-Error-Code": "RepoNotFound"})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
@@ -126,9 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": "Not found"}, 404)
 
     def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(value).encode()
+        self._reply(json.dumps(value).encode(), status, headers or {})
+
+    def _reply(self, body: bytes, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, text in (headers or {}).items():
+        for name, text in headers.items():
             self.send_header(name, text)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -294,6 +294,11 @@ def test_refusals_are_said(
     assert len(hub.asked) == (3 if status in (429, 500) else 1)  # others are not repeated
 
 
+def test_refusal_that_nests_without_end_is_its_status(hub: Hub, downloads: Downloads) -> None:
+    hub.faults.status, hub.faults.body = 401, b"[" * 10_000
+    assert isinstance(downloads.run().error, RemoteUnauthorized)
+
+
 def test_rate_limit_and_failures_pass(hub: Hub, downloads: Downloads) -> None:
     hub.faults.status, hub.faults.failures = 500, 2
     assert downloads.run().row.state is State.DONE

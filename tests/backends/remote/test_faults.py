@@ -199,11 +199,19 @@ async def test_stream_that_ends_without_an_end_is_no_answer(
     [
         (b'data: {"choices": [{"text": "\xff\xfe"}]}\n\n', "no UTF-8"),
         (b"data: {nonsense\n\n", "no JSON"),
+        (b"data: " + b"[" * 100_000 + b"\n\n", "no JSON"),
         (b"data: " + b"x" * 1_000_000 + b"\n\n", "a line of more than"),
         (b"data: " + b"x" * 1_000_000, "a line of more than"),
         (b'data: {"error": {"message": "GPU gone"}}\n\n', "GPU gone"),
     ],
-    ids=["bad utf-8", "no json", "1 MB line", "1 MB without an end", "error event"],
+    ids=[
+        "bad utf-8",
+        "no json",
+        "no end of nesting",
+        "1 MB line",
+        "1 MB without an end",
+        "error event",
+    ],
 )
 async def test_bytes_that_are_no_answer(
     connect: Connect, upstream: Upstream, ask: Ask, path: str, bad: bytes, reason: str
@@ -226,6 +234,22 @@ async def test_page_in_place_of_an_answer(
     assert isinstance(error, RemoteProtocolError)
     assert "text/html" in str(error)
     assert "Welcome" not in str(error)
+
+
+@BOTH
+async def test_error_that_nests_without_end_is_its_status(
+    connect: Connect, upstream: Upstream, ask: Ask, path: str
+) -> None:
+    upstream.answers(path, Reply((b"[" * 10_000,), 400, kind="application/json"))
+    error = await outcome(ask(await connect()))
+    assert isinstance(error, RemoteRefused)
+    assert "(400)" in str(error)
+
+
+async def test_nesting_without_end_when_connecting(connect: Connect, upstream: Upstream) -> None:
+    upstream.answers("/v1/models", Reply((b"[" * 10_000,), kind="application/json"))
+    with pytest.raises(RemoteProtocolError, match="no JSON"):
+        await connect()
 
 
 async def test_page_when_connecting(connect: Connect, upstream: Upstream) -> None:
