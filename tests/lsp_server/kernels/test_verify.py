@@ -201,7 +201,7 @@ async def test_interpreter_without_torch_is_refused_with_what_to_install() -> No
     [
         ("def f(x:\n", "", 1),
         ("x = 1\n", "f is not defined", 0),
-        ("def f(x):\n    return x\n\n\ndef f(x):\n    return x\n", "twice", 6),
+        ("def f(x):\n    return x\n\n\ndef f(x):\n    return x\n", "twice", 5),
         ("def f(y):\n    return y\n", "takes y, expected x", 1),
         ("def f(x, z):\n    return x\n", "takes x, z", 1),
         ("def f(*x):\n    return x\n", "must take just x", 1),
