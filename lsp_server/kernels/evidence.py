@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -23,7 +24,8 @@ from lsp_server.kernels import files, inputs
 from lsp_server.kernels.task import Check, Evidence, Language, Level, Result, Task
 
 LADDER = 1  # to be raised when the checks change: what older ones found is stale
-_NOT_A_PACKAGE = {"python", "midspan", "ladder", "cc", "nvcc"}
+INTERPRETER = "interpreter"  # whose packages the others are
+_NOT_A_PACKAGE = {INTERPRETER, "python", "midspan", "ladder", "cc", "nvcc"}
 
 Versions = tuple[tuple[str, str], ...]
 
@@ -118,7 +120,7 @@ class Store:
     def find(self, code: str, reference: str) -> Evidence | None:
         """What is known of just these texts with what is installed now; None when nothing is.
 
-        Packages are compared with those of this interpreter where it has them.
+        Packages are compared with those of this interpreter, where they were its own.
         """
         try:
             data = json.loads(self._path(code, reference).read_text(encoding="utf-8"))
@@ -156,10 +158,12 @@ def known(code: str, task: Task) -> Evidence | None:
 
 def _current(kept: Versions) -> bool:
     now = dict(versions(()))
+    here = os.path.abspath(sys.executable)
+    ours = dict(kept).get(INTERPRETER, here) == here
     for name, version in kept:
         if name in now and now[name] != version:
             return False
-        if name not in _NOT_A_PACKAGE:
+        if ours and name not in _NOT_A_PACKAGE:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 if metadata.version(name) != version:
                     return False

@@ -237,6 +237,7 @@ class _Climb:
         installed = dict(self._chain.versions)
         used = {*toolchain.NEEDS[self._task.language], "python"}
         pairs = [(name, version) for name, version in installed.items() if name in used]
+        pairs.append((evidence.INTERPRETER, self._chain.python))
         if self._task.language in toolchain.COMPILERS:
             compiler = toolchain.COMPILERS[self._task.language]
             version = await toolchain.compiler_version(self._task.language)

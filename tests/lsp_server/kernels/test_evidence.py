@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +72,18 @@ def test_another_version_makes_it_stale(tmp_path: Path, name: str) -> None:
     old = replace(GOOD, versions=versions, key=evidence.key(CODE, REFERENCE, versions))
     store.save(old, CODE, REFERENCE)
     assert store.find(CODE, REFERENCE) is None
+
+
+def test_packages_of_another_interpreter_are_not_held_against_those_of_this(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    for interpreter, is_found in (("/another/bin/python", True), (sys.executable, False)):
+        others = {"numpy": "0.0.0", evidence.INTERPRETER: os.path.abspath(interpreter)}
+        versions = tuple(sorted({**dict(GOOD.versions), **others}.items()))
+        old = replace(GOOD, versions=versions, key=evidence.key(CODE, REFERENCE, versions))
+        store.save(old, CODE, REFERENCE)
+        assert (store.find(CODE, REFERENCE) is not None) is is_found
 
 
 @pytest.mark.parametrize(
