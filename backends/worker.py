@@ -144,7 +144,8 @@ class Worker:
             # Frames of a token each would wake the manager for nothing, sixteen times a key.
             self._unsent[id].append(outcome)
         else:
-            self._send(frames.Piece(id, outcome.after(self._unsent.pop(id, ()))))
+            earlier = self._unsent.pop(id, ())
+            self._send(frames.Piece(id, outcome.after(earlier) if earlier else outcome))
 
     def _send(self, message: frames.FromWorker) -> None:
         frame = frames.encode(message)
