@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from backends import config_environment, config_files, config_layers, config_legacy
 from backends.config_layers import Resolved, Shape
@@ -40,6 +41,28 @@ __all__ = [
 
 # Tables of config.toml that belong to the language server.
 FOREIGN_TABLES = frozenset({"lsp", "kernels"})
+
+
+def _key_variable(doc: str) -> Any:
+    """Return the field that names the environment variable with a key."""
+    return _setting(
+        "",
+        doc,
+        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
+        words="the name of an environment variable, not the key itself",
+        secret=True,
+    )
+
+
+def _key_in_keyring() -> Any:
+    """Return the field that names a key in the system's keyring."""
+    return _setting(
+        "",
+        "SERVICE/USER of it in the system's keyring.",
+        pattern=r"[^/]+/.+",
+        words="SERVICE/USER, not the key itself",
+        secret=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,23 +202,11 @@ class ModelSettings:
     )
     remote_model: str = _setting("", "The model's name there; empty for NAME.")
     family: str = _setting("", "Its fill-in-the-middle family, where it cannot be found out.")
-    api_key_env: str = _setting(
-        "",
-        "Environment variable that holds the endpoint's key.",
-        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
-        words="the name of an environment variable, not the key itself",
-        secret=True,
-    )
+    api_key_env: str = _key_variable("Environment variable that holds the endpoint's key.")
     api_key_file: str = _setting(
         "", "File that holds it, readable by its owner alone.", path="file"
     )
-    api_key_keyring: str = _setting(
-        "",
-        "SERVICE/USER of it in the system's keyring.",
-        pattern=r"[^/]+/.+",
-        words="SERVICE/USER, not the key itself",
-        secret=True,
-    )
+    api_key_keyring: str = _key_in_keyring()
     proxy: str = _setting(
         "",
         "Proxy for the endpoint; empty for none.",
@@ -236,23 +247,13 @@ class DownloadSettings:
         (), "Hubs to ask when that one fails, in this order; they never get the key."
     )
     folder: str = _setting("", "Folder for models; empty for the models folder.", path="folder")
-    api_key_env: str = _setting(
-        "",
-        "Environment variable that holds the hub's key; empty for HF_TOKEN.",
-        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
-        words="the name of an environment variable, not the key itself",
-        secret=True,
+    api_key_env: str = _key_variable(
+        "Environment variable that holds the hub's key; empty for HF_TOKEN."
     )
     api_key_file: str = _setting(
         "", "File that holds it, readable by its owner alone.", path="file"
     )
-    api_key_keyring: str = _setting(
-        "",
-        "SERVICE/USER of it in the system's keyring.",
-        pattern=r"[^/]+/.+",
-        words="SERVICE/USER, not the key itself",
-        secret=True,
-    )
+    api_key_keyring: str = _key_in_keyring()
     proxy: str = _setting(
         "",
         "Proxy for downloads; empty for none.",
