@@ -16,7 +16,7 @@ from backends import gguf_header
 from backends.errors import ModelFileError
 from backends.gguf_header import GGUFHeader
 
-_PART: Final = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+PART: Final = re.compile(r"(.+)-(\d{5})-of-(\d{5})")  # of a name without its ".gguf"
 MAX_PARTS: Final = 1024
 
 
@@ -26,7 +26,7 @@ def files(path: Path) -> list[Path]:
     >>> [part.name for part in files(Path("m-00001-of-00002.gguf"))]
     ['m-00001-of-00002.gguf', 'm-00002-of-00002.gguf']
     """
-    found = _PART.fullmatch(path.name)
+    found = _part(path)
     if found is None or found[2] != "00001" or int(found[3]) > MAX_PARTS:
         return [path]
     count = int(found[3])
@@ -38,8 +38,12 @@ def files(path: Path) -> list[Path]:
 
 def is_later_part(path: Path) -> bool:
     """Return whether `path` is a part that is no model without the first."""
-    found = _PART.fullmatch(path.name)
+    found = _part(path)
     return found is not None and found[2] != "00001"
+
+
+def _part(path: Path) -> re.Match[str] | None:
+    return PART.fullmatch(path.stem) if path.suffix == ".gguf" else None
 
 
 def read(path: Path) -> GGUFHeader:

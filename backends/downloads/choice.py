@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from backends import model_folder, quantisation
+from backends import gguf_parts, model_folder, quantisation
 from backends.cache_spec import ModelCacheSpec
 from backends.downloads.hub import Listing, RemoteFile
 from backends.errors import BadRequest, Conflict, Unsupported
 from backends.quantisation import Candidate
 
-SPLIT: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})$")
 # Not models by themselves: what sees for them, and what a quantisation was weighted by.
 _BESIDE: Final = re.compile(r"(^|[-_.])(mmproj|imatrix|mtp)([-_.]|$)", re.IGNORECASE)
 _MADE_HOW: Final = re.compile(r"(?:^|(?<=[-_.]))(ud|i1|imat)(?:[-_.]|$)", re.IGNORECASE)
@@ -116,7 +115,7 @@ def _variants(files: Iterable[RemoteFile]) -> list[_Variant]:
         if not file.path.endswith(".gguf") or _BESIDE.search(file.path.rpartition("/")[2]):
             continue
         called = file.path.removesuffix(".gguf")
-        split = SPLIT.fullmatch(called)
+        split = gguf_parts.PART.fullmatch(called)
         row = (int(split[2]), int(split[3]), file) if split else (0, 0, file)
         parts.setdefault(split[1] if split else called, []).append(row)
     return [_variant(called, rows) for called, rows in sorted(parts.items())]
@@ -133,7 +132,7 @@ def _variant(called: str, rows: list[tuple[int, int, RemoteFile]]) -> _Variant:
 
 def _named(variants: Sequence[_Variant], wish: str, listing: Listing) -> Chosen:
     wanted = wish.removesuffix(".gguf")
-    split = SPLIT.fullmatch(wanted)
+    split = gguf_parts.PART.fullmatch(wanted)
     wanted = split[1] if split else wanted
     found = [v for v in variants if wanted in (v.called, v.called.rpartition("/")[2])]
     if len(found) != 1:
