@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from backends.api import fields
 from backends.api.answers import error_body, json_response, read_object, text_field
-from backends.api.management import row_of
+from backends.api.management import manager_of, row_of
 from backends.api.streams import EventStream, event
 from backends.errors import MidspanError
 from backends.manager import Manager
@@ -30,12 +30,12 @@ BEST = 3  # models that a recommendation names
 
 async def catalogue(request: Request) -> Response:
     """`GET /api/models/catalogue`: what can be downloaded, with what suits this machine."""
-    return json_response(await asyncio.to_thread(_manager(request).downloads.offers))
+    return json_response(await asyncio.to_thread(manager_of(request).downloads.offers))
 
 
 async def recommend(request: Request) -> Response:
     """`GET /api/models/recommend`: the model to begin with on this machine, and why."""
-    found = await asyncio.to_thread(_manager(request).downloads.offers)
+    found = await asyncio.to_thread(manager_of(request).downloads.offers)
     rows = {row["name"]: row for row in found["models"]}
     best = rows[found["recommended"]]
     order = ("yes", "tight", "no")
@@ -61,7 +61,7 @@ async def download(request: Request) -> Response:
     fields.only(body, {*FIELDS, "stream"})
     asked = Asked(**{name: fields.text(body, name) for name in FIELDS})
     stream = fields.flag(body, "stream")
-    manager = _manager(request)
+    manager = manager_of(request)
     name = await manager.downloads.start(asked)
     if not stream:
         return json_response(await _shown(manager, manager.downloads.row(name)))
@@ -70,21 +70,21 @@ async def download(request: Request) -> Response:
 
 async def downloads(request: Request) -> Response:
     """`GET /api/models/downloads`: those of this run, and what earlier ones did not finish."""
-    rows = await asyncio.to_thread(_manager(request).downloads.rows)
+    rows = await asyncio.to_thread(manager_of(request).downloads.rows)
     return json_response({"downloads": [row.as_json() for row in rows]})
 
 
 async def cancel(request: Request) -> Response:
     """`POST /api/models/download/cancel {"name"}`: stops; what was received stays."""
     name = text_field(await read_object(request), "name")
-    row = await _manager(request).downloads.cancel(name)
+    row = await manager_of(request).downloads.cancel(name)
     return json_response(row.as_json())
 
 
 async def verify(request: Request) -> Response:
     """`POST /api/models/verify {"name"}`: hashes a downloaded model's files."""
     name = text_field(await read_object(request), "name")
-    manager = _manager(request)
+    manager = manager_of(request)
     model = manager.catalogue.get(name)
     files = await asyncio.to_thread(manager.downloads.verify, model)
     return json_response({"name": name, "ok": all(file["ok"] for file in files), "files": files})
@@ -93,7 +93,7 @@ async def verify(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     """`POST /api/models/delete {"name"}`: deletes a downloaded model, or a part of one."""
     name = text_field(await read_object(request), "name")
-    manager = _manager(request)
+    manager = manager_of(request)
     model = manager.catalogue.models().get(name)
     if model is None:
         freed = await asyncio.to_thread(manager.downloads.delete_left, name)
@@ -119,8 +119,3 @@ async def _shown(manager: Manager, row: Row) -> dict[str, Any]:
             raise MidspanError(f"{row.name} was downloaded, and is gone again.")
         shown["model"] = await asyncio.to_thread(row_of, manager, model)
     return shown
-
-
-def _manager(request: Request) -> Manager:
-    manager: Manager = request.app.state.manager
-    return manager

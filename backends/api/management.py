@@ -30,7 +30,7 @@ PONG_WITHIN = 1.0  # seconds; a worker that hangs must not hold up the status
 
 async def health(request: Request) -> Response:
     """`GET /health`: 200 while a model can answer, else 503 with the reason."""
-    manager = _manager(request)
+    manager = manager_of(request)
     name = manager.serving()
     slot = manager.models.slot(name)
     body: dict[str, object] = {"version": __version__, "model": name, "state": slot.state.value}
@@ -43,7 +43,7 @@ async def health(request: Request) -> Response:
 
 async def available(request: Request) -> Response:
     """`GET /api/models/available`: every model, with what is known of it unloaded."""
-    manager = _manager(request)
+    manager = manager_of(request)
     models = manager.catalogue.models().values()
     rows = await asyncio.to_thread(lambda: [row_of(manager, model) for model in models])
     return json_response({"models": rows, "current": manager.serving()})
@@ -51,7 +51,7 @@ async def available(request: Request) -> Response:
 
 async def status(request: Request) -> Response:
     """`GET /api/models/status`: every model's state and its worker."""
-    manager = _manager(request)
+    manager = manager_of(request)
     names = dict.fromkeys([*manager.catalogue.models(), *manager.models.slots])
     return json_response(
         {
@@ -72,13 +72,13 @@ async def status(request: Request) -> Response:
 
 async def current(request: Request) -> Response:
     """`GET /api/models/current`: the model that requests go to."""
-    manager = _manager(request)
+    manager = manager_of(request)
     return json_response(await _state(manager, manager.serving()))
 
 
 async def select(request: Request) -> Response:
     """`POST /api/models/select {"name"}`: answers when that model serves."""
-    manager = _manager(request)
+    manager = manager_of(request)
     name = text_field(await read_object(request), "name")
     await manager.select(name)
     return json_response(await _state(manager, name))
@@ -86,7 +86,7 @@ async def select(request: Request) -> Response:
 
 async def add(request: Request) -> Response:
     """`POST /api/models/add {"path", "name"?}`: keeps a model file after checking it."""
-    manager = _manager(request)
+    manager = manager_of(request)
     body = await read_object(request)
     name = body.get("name")
     if name is not None and not isinstance(name, str):
@@ -99,13 +99,13 @@ async def add(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     """`POST /api/models/remove {"name"}`: forgets an added model; its file stays."""
     name = text_field(await read_object(request), "name")
-    _manager(request).remove(name)
+    manager_of(request).remove(name)
     return json_response({"removed": name})
 
 
 async def restart_worker(request: Request) -> Response:
     """`POST /api/manager/restart-worker`: loads the serving model afresh."""
-    manager = _manager(request)
+    manager = manager_of(request)
     return json_response(await _state(manager, await manager.restart()))
 
 
@@ -118,7 +118,8 @@ async def stop(request: Request) -> Response:
     return json_response({"stopping": True, "drain": drain})
 
 
-def _manager(request: Request) -> Manager:
+def manager_of(request: Request) -> Manager:
+    """Return the manager that serves `request`."""
     manager: Manager = request.app.state.manager
     return manager
 
