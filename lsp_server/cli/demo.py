@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lsp_server.cli.exits import Exit
-from lsp_server.cli.files import read_text
+from lsp_server.cli.files import read_text, write_text
 from lsp_server.cli.output import json_option, print_json, progress
 from lsp_server.cli.typist import Passage, Step, Summary, choose, summarize, type_passage
 
@@ -198,4 +198,4 @@ def _save_svg(out: Path, passage: Passage, model: str, steps: list[Step], summar
     console.print(summary_text(passage, model, summary), highlight=False)
     picture = console.export_svg(title="midspan demo")
     # rich links a font from a CDN; the picture makes do with the reader's own.
-    out.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL), encoding="utf-8")
+    write_text(out, re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))

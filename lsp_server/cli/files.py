@@ -69,3 +69,11 @@ def read_text(path: Path) -> str:
         return data.decode()
     except UnicodeDecodeError as exc:
         raise BadRequest(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`. Raises BadRequest."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise BadRequest(f"{path} cannot be written: {exc.strerror}.") from exc

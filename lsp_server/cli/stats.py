@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from backends import paths
-from backends.errors import BadRequest
 from lsp_server.cli.exits import Exit
+from lsp_server.cli.files import write_text
 from lsp_server.cli.output import json_option, print_json
 from lsp_server.ledger import Row
 from lsp_server.ledger_file import NAME, LedgerFile
@@ -42,7 +42,7 @@ def stats(days: int | None, html: Path | None, reset: bool, as_json: bool) -> in
         return Exit.OK
     rows = file.rows(days)
     if html is not None:
-        _write(html, page(rows))
+        write_text(html, page(rows))
         _say({"html": str(html)}, f"The page is in {html}.", as_json=as_json)
     elif as_json:
         print_json(everything(rows))
@@ -56,13 +56,6 @@ def _say(value: dict[str, object], sentence: str, *, as_json: bool) -> None:
         print_json(value)
     else:
         click.echo(sentence)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise BadRequest(f"{path} cannot be written: {exc.strerror}.") from exc
 
 
 def _show(rows: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backends.errors import BadRequest
-from lsp_server.cli.files import language_id, open_document, read_text
+from lsp_server.cli.files import language_id, open_document, read_text, write_text
 
 
 def test_read_text_keeps_line_ends(tmp_path: Path) -> None:
@@ -45,3 +45,9 @@ def test_open_document_refuses_secrets(tmp_path: Path) -> None:
     (tmp_path / "server.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
     with pytest.raises(BadRequest, match="not completed"):
         open_document(tmp_path / "server.pem")
+
+
+def test_a_file_that_cannot_be_written_is_the_callers_mistake(tmp_path: Path) -> None:
+    target = tmp_path / "no" / "demo.svg"
+    with pytest.raises(BadRequest, match="cannot be written: No such file"):
+        write_text(target, "x")
