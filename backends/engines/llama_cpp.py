@@ -314,7 +314,8 @@ class LlamaCppModel:
         import llama_cpp
 
         mode = ", safe mode" if request.safe_mode else ""
-        return f"{buffer.value.decode()}, llama-cpp-python {llama_cpp.__version__}{mode}"
+        model = buffer.value.decode().replace(" ?B", "")  # a size that llama.cpp has no name for
+        return f"{model}, llama-cpp-python {llama_cpp.__version__}{mode}"
 
     # -- evaluation ---------------------------------------------------------------------------
 

@@ -93,6 +93,8 @@ def test_models_status_tells_what_is_loaded(
     assert row["fim"]
     text = run_midspan(["models", "status"], midspan_env).stdout
     assert text.split()[:3] == ["starter", "ready", "completion,"]
+    assert "qwen2 " in text
+    assert "?" not in text
 
 
 def test_models_add_of_nothing_says_that_there_is_nothing(
