@@ -76,11 +76,17 @@ class InfillRequest:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()  # the text ends before the first of these
     single_line: bool = False  # stop at the first line end
+    limit_scope: bool = False  # stop where the text leaves the block that the cursor is in
     ahead: bool = False  # nobody waits for it yet
     whole: bool = False  # nobody reads along: all of the text may come in the last chunk
     prompt_ms: float | None = None  # prefill budget: longer windows are cut to fit it
     deadline_ms: float | None = None  # for the whole request, from its arrival at the worker
     steering: tuple[SteeringUse, ...] = ()
+
+    @property
+    def block_line(self) -> str | None:
+        """The cursor's line up to the cursor, where the text must not leave its block."""
+        return self.prefix.rpartition("\n")[2] if self.limit_scope else None
 
     @property
     def priority(self) -> Priority:

@@ -23,6 +23,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import takewhile
 
 from backends.backend import (
     Backend,
@@ -47,6 +48,7 @@ from backends.contract_streams import (
     PATIENCE,
     SCHEMA,
     SOON,
+    SUMS,
     TOOL,
     Lacking,
     begun,
@@ -73,6 +75,7 @@ from backends.errors import (
     RemoteRefused,
     Unsupported,
 )
+from fim.block import Block
 
 __all__ = ["CHECKS", "ENDINGS", "Check", "Ending", "Lacking", "Make"]
 
@@ -159,6 +162,23 @@ async def a_single_line_ends_at_its_end(backend: Backend) -> None:
     assert line.text == whole.partition("\n")[0]
     assert line.last.finish_reason is FinishReason.STOP
     assert line.last.stopping_word == ""
+
+
+@_check
+async def text_ends_where_it_leaves_the_cursors_block(backend: Backend) -> None:
+    """As soon as that is known: nobody waits for the function that comes next."""
+    fills(backend)
+    request = replace(GAP, prefix=SUMS, suffix="\n", max_tokens=48)
+    whole = await collected(backend.infill(request))
+    first, *more = whole.text.split("\n")
+    block = Block(SUMS.rpartition("\n")[2] + first)
+    kept = [first, *takewhile(lambda line: not block.leaves(line), more)]
+    limited = await collected(backend.infill(replace(request, limit_scope=True)))
+    assert limited.text.rstrip() == "\n".join(kept).rstrip()
+    if len(kept) <= len(more):
+        assert limited.last.finish_reason is FinishReason.STOP
+        assert limited.last.stopping_word == ""
+        assert limited.usage.completion_tokens < whole.usage.completion_tokens
 
 
 @_check

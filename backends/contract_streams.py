@@ -36,6 +36,9 @@ FUNCTIONS = "import os\n\n\n" + "".join(
     f"def read_{name}(path):\n    with open(path) as file:\n        return file.read()\n\n\n"
     for name in ("text", "names")
 )
+SUMS = (
+    "def add(first, second):\n    return first + second\n\n\ndef multiply(first, second):\n    ret"
+)
 AFTER = "\n\n\ndef main():\n    print(read_all('x'))\n"
 # A prompt that does not depend on how fast this machine is just now.
 GAP = InfillRequest(FUNCTIONS + "def read_all(path):\n    ", AFTER, max_tokens=8, prompt_ms=600_000)

@@ -117,6 +117,7 @@ def start_midspan(stack: ExitStack, path: Path, tokens: int) -> tuple[Engine, Bo
             "input_suffix": key.suffix[:MAX_AFTER],
             "document": key.document,
             "n_predict": tokens,
+            "limit_scope": True,
         }
 
     return engine, body

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from fim.block import Block
 from fim.syntax import Defects, Lexeme, Outline, Syntax, lex, outline, syntax_of
 
 # How much of the document around the cursor is looked at, in characters.
@@ -23,16 +24,6 @@ LOOK_AHEAD = 3000
 
 _LINE_END = re.compile(r"\r\n|\r")
 _CLOSERS_ONLY = re.compile(r"[\s)\]};,]*")
-# Words that continue a block at the indentation of its header.
-_CONTINUES = re.compile(
-    r"\s*(?:[)\]}]|(?:else|elif|except|finally|catch|case|default|when|rescue|ensure|end|then|fi"
-    r"|done|esac|until|while\s.*;\s*$)\b)"
-)
-_DEFINES = re.compile(
-    r"\s*(?:@\w|(?:async|export|pub|public|private|protected|static|abstract|override|def|class|fn"
-    r"|func|function|impl|struct|enum|interface|trait|type|namespace|module)\b)"
-)
-_OPENS_BLOCK = re.compile(r"[:{]\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,35 +248,14 @@ def overlaps_suffix(text: str, cursor: Cursor) -> str:
 
 def limit_scope(text: str, cursor: Cursor) -> str:
     """Cut where the completion leaves the block that the cursor is in, or the one it began."""
-    header, *more = text.split("\n")
-    header = cursor.line + header
-    # On an empty line with no indentation, the completion's first line says how deep we are.
-    base = _depth(header) if header else None
-    inner, one_unit = _unit(header)
-    size = len(text) - sum(len(line) + 1 for line in more)
+    first, *more = text.split("\n")
+    block = Block(cursor.line + first)
+    size = len(first)
     for line in more:
-        depth = _depth(line)
-        if not line.strip():
-            pass
-        elif base is None:
-            base, (inner, one_unit) = depth, _unit(line)
-        elif depth > base:
-            inner = True
-        elif _CONTINUES.match(line):
-            base, inner, one_unit = depth, True, True
-        elif depth < base or (inner and (one_unit or _DEFINES.match(line))):
+        if block.leaves(line):
             return text[:size].rstrip()
-        size += len(line) + 1
+        size += 1 + len(line)
     return text
-
-
-def _unit(header: str) -> tuple[bool, bool]:
-    """Tell whether `header` opens a block, and whether it begins what is complete in itself.
-
-    That is a definition, and at the top level anything with an indented block.
-    """
-    opens = bool(_OPENS_BLOCK.search(header))
-    return opens, _depth(header) == 0 or (opens and bool(_DEFINES.match(header)))
 
 
 def keep_balance(text: str, cursor: Cursor) -> str:
@@ -368,8 +338,3 @@ def _common(one: list[str], other: list[str]) -> int:
             break
         same += 1
     return same
-
-
-def _depth(line: str) -> int:
-    """Return the indentation of `line` in columns, a tab to four."""
-    return len(line[: len(line) - len(line.lstrip())].expandtabs(4))

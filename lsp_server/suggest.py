@@ -196,6 +196,7 @@ def body(ls: MidspanServer, snapshot: Snapshot, ask: Ask) -> dict[str, object]:
         "input_suffix": snapshot.after,
         "n_predict": ask.max_tokens,
         "single_line": ask.single_line,
+        "limit_scope": not ask.single_line,
         "deadline_ms": ask.deadline_ms,
         **drawn,
         "document": snapshot.uri,

@@ -12,13 +12,14 @@ type is a BadRequest that names the field, and what is not listed is ignored, as
     t_max_prompt_ms              time for the prompt; the window shrinks to fit
     t_max_predict_ms             time for the text after it
     deadline_ms                  time for both (ours); wins over the two above
-    document, path, single_line, ahead    ours: see `backends.backend.InfillRequest`
+    document, path, single_line, limit_scope, ahead   ours: see `backends.backend.InfillRequest`
+    n_indent                     more than 0: limit_scope, by the depth of the cursor's line
     steering                     [{name, coefficient}] (ours): vectors that act on this request
     id_slot                      stands for a document where none is named
     cache_prompt                 false: as if no document were named
     model                        must be the one that serves
     stream, response_fields, return_tokens   the answer's form
-    n_indent, samplers           checked and not used: we sample in one fixed order
+    samplers                     checked and not used: we sample in one fixed order
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ NUMBERS: Mapping[str, Number] = {
     "id_slot": Number(int, -1, 1_000_000),
 }
 TEXTS = ("input_prefix", "input_suffix", "prompt", "document", "path", "model")
-FLAGS = ("stream", "single_line", "ahead", "cache_prompt", "return_tokens")
+FLAGS = ("stream", "single_line", "limit_scope", "ahead", "cache_prompt", "return_tokens")
 LISTS = ("stop", "samplers", "response_fields")
 
 
@@ -99,6 +100,7 @@ def parse(body: Mapping[str, Any]) -> InfillCall:
         sampling=_sampling(numbers),
         stop=stops,
         single_line=bool(flags["single_line"]),
+        limit_scope=bool(flags["limit_scope"] or numbers["n_indent"]),
         ahead=bool(flags["ahead"]),
         prompt_ms=prompt_ms,
         deadline_ms=deadline_ms,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
+from fim.block import BlockStream
+
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
@@ -59,12 +61,15 @@ class TextStream:
 
     `pending` are bytes the document already holds (token healing): the first bytes pushed must
     agree with them and are swallowed. Text that may be the beginning of a stop is held back.
+    `line` is the cursor's line up to the cursor, where the text must not leave its block: it ends
+    at the line end before, as if "\n" stopped it.
     """
 
-    def __init__(self, pending: bytes, stops: tuple[str, ...]) -> None:
+    def __init__(self, pending: bytes, stops: tuple[str, ...], line: str | None = None) -> None:
         self.pending = pending
         self.written = bytearray()  # everything after the cursor so far
         self._stops = WordFinder(stops)
+        self._block = None if line is None else BlockStream(line)
         self._stopped = False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -74,10 +79,22 @@ class TextStream:
         self.pending = self.pending[overlap:]
         self.written += data[overlap:]
         emitted = self._stops.push(self._decoder.decode(data[overlap:]))
+        if self._block is not None:
+            emitted = _inside(self._block, emitted)
         self._stopped = bool(emitted.stopped_by)
         return emitted
 
     def flush(self) -> str:
         """Return what was held back; an unfinished character is dropped, not replaced."""
         held = self._stops.flush()
-        return "" if self._stopped else held
+        if self._stopped:
+            return ""
+        return held if self._block is None else self._block.push(held) + self._block.flush()
+
+
+def _inside(block: BlockStream, emitted: Emitted) -> Emitted:
+    """Return what of newly settled text is inside of the block."""
+    shown = block.push(emitted.text)
+    if block.ended:
+        return Emitted(shown, "\n")
+    return Emitted(shown + block.flush() if emitted.stopped_by else shown, emitted.stopped_by)

@@ -81,7 +81,7 @@ class InfillWriter:
         self._end_tokens = end_tokens
         self._copier = copier
         stops = (*request.stop, "\n") if request.single_line else request.stop
-        self._text = TextStream(pending, stops)
+        self._text = TextStream(pending, stops, request.block_line)
         self._rng = np.random.default_rng(request.sampling.seed)
 
     @property

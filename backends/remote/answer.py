@@ -15,10 +15,10 @@ class Disagreement(Exception):  # noqa: N818 - no error: the model would have ty
 class AnswerText:
     """Takes pieces of an answer and gives out what is settled of it."""
 
-    def __init__(self, pending: str, stops: tuple[str, ...]) -> None:
-        """`pending`: what the answer must begin with; it is not given out."""
+    def __init__(self, pending: str, stops: tuple[str, ...], line: str | None = None) -> None:
+        """Take what the answer must begin with, which is not given out, as `pending`."""
         self._pending = pending
-        self._stream = TextStream(b"", stops)
+        self._stream = TextStream(b"", stops, line)
 
     def push(self, piece: str) -> Emitted:
         """Return the text that `piece` settles. Raises Disagreement."""

@@ -121,7 +121,7 @@ class Completing:
         stops = (*request.stop, "\n") if request.single_line else request.stop
         if self._probed.profile.way is Way.TEXT:
             stops += self._end_texts
-        text = AnswerText(outgoing.pending, stops)
+        text = AnswerText(outgoing.pending, stops, request.block_line)
         clock = Clock()
         over = False  # an end token came; most engines end there themselves
         async with aclosing(self._events(request, outgoing, stops, fields, headers)) as events:

@@ -85,6 +85,7 @@ def complete(place: str, model: str | None, max_tokens: int, as_json: bool) -> i
         "path": spot.path.name,
         "n_predict": max_tokens,
         "single_line": on_line,
+        "limit_scope": not on_line,
         "temperature": 0,
     }
     if model is not None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches the editors that Debian stable has too old or not at all from Debian's unstable (sid),
-# into a folder, with apt and no change to the system: Neovim 0.12, Helix, and Emacs' lsp-mode 10
-# (compiled, where Emacs is installed).
+# into a folder, with apt and no change to the system: Neovim 0.12, Vim 9.1 or later (llama.vim wants
+# it), Helix, and Emacs' lsp-mode 10 (compiled, where Emacs is installed).
 #
 #     tests/e2e/fetch_sid_editors.sh FOLDER [SECONDS]
 #
@@ -82,6 +82,13 @@ if unpacked nvim neovim patchelf && program nvim nvim "VIMRUNTIME=$folder/nvim/u
   say MIDSPAN_TEST_NVIM "$folder/nvim/nvim"
 else
   echo "no Neovim from sid" >&2
+fi
+
+if unpacked vim vim patchelf && mv "$folder/vim/usr/bin/vim.basic" "$folder/vim/usr/bin/vim" &&
+  program vim vim "VIMRUNTIME=$(echo "$folder"/vim/usr/share/vim/vim9*)"; then
+  say MIDSPAN_TEST_VIM "$folder/vim/vim"
+else
+  echo "no Vim from sid" >&2
 fi
 
 if unpacked hx hx patchelf && program hx hx; then

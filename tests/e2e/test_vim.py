@@ -1,8 +1,10 @@
-"""Vim with ALE in a real terminal: code actions. Ghost text is llama.vim's, tested by itself."""
+"""Vim in a real terminal: ALE's code actions, and llama.vim's ghost text where it is at hand."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,42 @@ def test_code_action_of_ale_completes_the_function(desk: Desk) -> None:
         vim.wait(lambda: "pass" not in vim.text, PATIENCE)
         vim.send("\r:w\r")
         vim.wait(lambda: "pass" not in desk.file.read_text())
+    finally:
+        vim.close()
+    compile(desk.file.read_text(), "new.py", "exec")
+
+
+# As in the README, with the private folder in place of the user's.
+LLAMA_VIMRC = """
+set nocompatible noswapfile
+let s:manager = json_decode(join(readfile($MIDSPAN_RUNTIME_DIR .. '/manager.json')))
+let g:llama_config = {
+  \\ 'endpoint_fim': 'http://127.0.0.1:' .. s:manager.port .. '/infill',
+  \\ 'api_key': s:manager.token }
+filetype plugin on
+"""
+LLAMA_VIM = os.environ.get("MIDSPAN_TEST_LLAMA_VIM", "")
+VIM = os.environ.get("MIDSPAN_TEST_VIM") or shutil.which("vim") or ""
+
+
+@pytest.mark.skipif(not VIM, reason="Vim is not installed")
+@pytest.mark.skipif(
+    not LLAMA_VIM, reason="$MIDSPAN_TEST_LLAMA_VIM names no checkout of ggml-org/llama.vim"
+)
+def test_ghost_text_of_llama_vim_is_shown_and_accepted(desk: Desk) -> None:
+    vimrc = desk.folder / "vimrc"
+    vimrc.write_text(f"{LLAMA_VIMRC}set runtimepath^={LLAMA_VIM}\n")
+    start = [str(desk.folder.parent / "programs" / "midspan"), "models", "use", "starter"]
+    subprocess.run(start, env=desk.env, check=True, capture_output=True, timeout=PATIENCE)
+    desk.file.write_text(desk.file.read_text().replace("    pass\n", ""))
+    vim = desk.open(VIM, "-u", str(vimrc), "new.py")
+    try:
+        vim.wait("def multiply")
+        vim.send("Go    ret")
+        vim.wait(lambda: vim.text.count("return first") == 2, PATIENCE)  # grey text
+        assert desk.file.read_text().count("return first") == 1
+        vim.send("\t\x1b:w\r")
+        vim.wait(lambda: desk.file.read_text().count("return first") == 2)
     finally:
         vim.close()
     compile(desk.file.read_text(), "new.py", "exec")

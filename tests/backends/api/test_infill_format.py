@@ -88,6 +88,9 @@ def test_parse_of_nothing_has_defaults() -> None:
         ({"id_slot": -1}, "document", None),
         ({"stop": ["", "a"]}, "stop", ("a",)),
         ({"single_line": True}, "single_line", True),
+        ({"limit_scope": True}, "limit_scope", True),
+        ({"n_indent": 4}, "limit_scope", True),
+        ({"n_indent": 0}, "limit_scope", False),
         ({"path": "x.py"}, "path", "x.py"),
     ],
 )

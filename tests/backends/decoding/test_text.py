@@ -54,3 +54,24 @@ def test_text_stream_drops_an_unfinished_character() -> None:
     stream = TextStream(b"", ())
     assert stream.push("é".encode()[:1]).text == ""
     assert stream.flush() == ""
+
+
+@given(
+    st.text(alphabet="a \n:}", max_size=40),
+    st.lists(st.text(alphabet="a\n:", min_size=1, max_size=3), max_size=2),
+    st.integers(1, 3),
+)
+def test_text_stream_ends_with_its_block_or_before_a_stop(
+    text: str, stops: list[str], size: int
+) -> None:
+    def shown(text: str, stops: tuple[str, ...], line: str | None) -> str:
+        stream, shown = TextStream(b"", stops, line), ""
+        for i in range(0, len(text), size):
+            emitted = stream.push(text[i : i + size].encode())
+            shown += emitted.text
+            if emitted.stopped_by:
+                break
+        return shown + stream.flush()
+
+    expected = shown(shown(text, tuple(stops), None), (), "    a")
+    assert shown(text, tuple(stops), "    a") == expected

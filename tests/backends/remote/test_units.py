@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.backend import Chunk, ContextChunk, FinishReason, InfillRequest, Usage
+from backends.decoding.text import Emitted
 from backends.errors import (
     BadRequest,
     RemoteError,
@@ -164,6 +165,13 @@ def test_answer_that_is_another_word_disagrees() -> None:
         answer.push("ad")
     with pytest.raises(Disagreement):
         AnswerText("ret", ()).flush()
+
+
+def test_answer_ends_with_the_cursors_block() -> None:
+    answer = AnswerText("ret", (), "    ret")
+    assert answer.push("return 1\n\n\nde") == Emitted("urn 1")
+    assert answer.push("f next(") == Emitted("", "\n")
+    assert answer.flush() == ""
 
 
 NAMES = st.sampled_from(

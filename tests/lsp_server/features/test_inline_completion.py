@@ -36,6 +36,7 @@ async def test_request_body_is_what_the_manager_expects(session: Session):
             "input_suffix": "\n\nx = 1\n",
             "n_predict": 96,
             "single_line": False,
+            "limit_scope": True,
             "deadline_ms": 2000,
             "temperature": 0,
             "document": URI,
