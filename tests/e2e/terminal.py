@@ -65,6 +65,11 @@ class Terminal:
         self._stream.feed(data[:cut])
 
     @property
+    def pid(self) -> int:
+        """The program's process id."""
+        return int(self._child.pid)
+
+    @property
     def rows(self) -> list[str]:
         """The screen, line by line, without blanks at the end."""
         return [line.rstrip() for line in self.screen.display]
