@@ -125,7 +125,7 @@ def _pick(
 ) -> dict[str, Any]:
     """Return the row of the model to use. One that nobody named is it if it is the only one."""
     for row in listed:
-        if wanted in (row["id"], *row.get("aliases", ())):
+        if wanted in (row["id"], *_list(row.get("aliases"))):
             return row
     if len(listed) == 1 and (not was_named or profile.shape is Shape.LLAMA):
         return listed[0]
@@ -139,13 +139,12 @@ def _pick(
 
 
 async def _nothing_more(connection: Connection, row: dict[str, Any]) -> _Model:
-    length = next(
-        (row[k] for k in ("max_model_len", "max_context_length", "context_length") if row.get(k)), 0
-    )
+    named = ("max_model_len", "max_context_length", "context_length")
+    length = next((_count(row[name]) for name in named if row.get(name)), 0)
     capable = row.get("capabilities")
     lacks = isinstance(capable, dict) and capable.get("completion_fim") is False
     reason = f"{row['id']} does not fill in the middle; choose a Codestral model." if lacks else ""
-    return _Model(row["id"], length if isinstance(length, int) else 0, fim=reason)
+    return _Model(row["id"], length, fim=reason)
 
 
 async def _llama(connection: Connection, row: dict[str, Any]) -> _Model:
@@ -153,16 +152,18 @@ async def _llama(connection: Connection, row: dict[str, Any]) -> _Model:
     if not isinstance(props, dict):
         raise RemoteProtocolError("llama-server's /props is no object.")
     settings = props.get("default_generation_settings")
-    length = settings.get("n_ctx", 0) if isinstance(settings, dict) else 0
+    length = _count(settings.get("n_ctx")) if isinstance(settings, dict) else 0
     detail = f"{props.get('model_ftype', '')} llama.cpp {props.get('build_info', '')}".strip()
-    return _Model(row["id"], int(length), detail, str(props.get("model_path", "")))
+    return _Model(row["id"], length, detail, str(props.get("model_path", "")))
 
 
 async def _ollama(connection: Connection, row: dict[str, Any]) -> _Model:
     answer, _ = await connection.json("POST", "/api/show", {"model": row["id"]})
     shown = answer if isinstance(answer, dict) else {}
     info = shown.get("model_info") or {}
-    lengths = [v for k, v in info.items() if k.endswith(".context_length") and isinstance(v, int)]
+    if not isinstance(info, dict):
+        raise RemoteProtocolError("Ollama's /api/show has a model_info that is no object.")
+    lengths = [n for key in info if key.endswith(".context_length") and (n := _count(info[key]))]
     capable = shown.get("capabilities")
     lacks = isinstance(capable, list) and "insert" not in capable
     reason = f"Ollama's template of {row['id']} has no suffix, so it can't fill in the middle."
@@ -186,9 +187,17 @@ async def _ollama_loaded(connection: Connection, name: str) -> int:
     rows = answer.get("models") if isinstance(answer, dict) else None
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and name in (row.get("name"), row.get("model")):
-            length = row.get("context_length")
-            return length if isinstance(length, int) else 0
+            return _count(row.get("context_length"))
     return 0
+
+
+def _count(value: object) -> int:
+    """Return a number of tokens as an engine says it, 0 where it is none."""
+    return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 _ASK = {Shape.LLAMA: _llama, Shape.OLLAMA: _ollama}

@@ -21,6 +21,7 @@ from backends.config import ModelSettings
 from backends.errors import BadRequest, NoFim, RemoteProtocolError, UnknownModel, Unsupported
 from backends.remote import conversation
 from backends.remote.backend import RemoteBackend
+from backends.remote.probe import OLLAMA_CONTEXT
 from backends.remote.profiles import PROFILES, Way
 from tests.backends.remote.conftest import MODEL, Connect, collected
 from tests.backends.remote.upstream import Reply, Upstream, as_json, ndjson, sse
@@ -267,6 +268,31 @@ async def test_ollama_model_without_a_suffix_says_so(connect: Connect, upstream:
     assert not backend.capabilities.fim
     with pytest.raises(NoFim, match="has no suffix"):
         await collected(backend.infill(REQUEST))
+
+
+@pytest.mark.parametrize("info", [["q.context_length"], "q.context_length", 4096, True])
+async def test_ollama_that_describes_its_model_by_no_object_is_told(
+    connect: Connect, upstream: Upstream, info: object
+) -> None:
+    upstream.answers("/v1/models", models("library"))
+    upstream.answers("/api/show", as_json({"model_info": info}))
+    with pytest.raises(RemoteProtocolError, match="model_info that is no object"):
+        await connect()
+
+
+@pytest.mark.parametrize("length", [-1, True, "4096", [4096], {"n": 1}, 40.5, None])
+async def test_a_context_length_that_is_no_count_is_not_known(
+    connect: Connect, upstream: Upstream, length: object
+) -> None:
+    row = {"id": MODEL, "max_model_len": length, "aliases": length}
+    upstream.answers("/v1/models", as_json({"data": [row]}))
+    backend = await connect(profile="vllm")
+    assert backend.capabilities.context_length == 0
+    upstream.answers("/v1/models", models("library"))
+    upstream.answers("/api/show", as_json({"model_info": {"q.context_length": length}}))
+    upstream.answers("/api/ps", as_json({"models": [{"name": MODEL, "context_length": length}]}))
+    backend = await connect()
+    assert backend.capabilities.context_length == OLLAMA_CONTEXT
 
 
 async def test_unknown_family_does_not_complete_but_chats(
