@@ -119,6 +119,7 @@ async def _serve(settings: Settings, directory: Path) -> None:
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=END_TIMEOUT,

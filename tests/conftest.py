@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,10 @@ from backends import launcher, state
 # A busy machine is no defect: hypothesis must not fail a test for its time.
 settings.register_profile("midspan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("midspan")
+
+# What is started in a shell's background is deaf to Ctrl+C, and so would be what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As `midspan`, but of this very checkout and environment, wherever the script was installed.
 MIDSPAN = (sys.executable, "-P", "-m", "lsp_server.cli.main")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-
-from playwright.sync_api import Locator
+from typing import TYPE_CHECKING
 
 from tests.backends.downloads.hub import Hub
 from tests.e2e.vscode.code_server import Window
+
+if TYPE_CHECKING:  # without playwright these tests are skipped
+    from playwright.sync_api import Locator
 
 REPOSITORY, FILE = "someone/pocket-GGUF", "pocket-q8_0.gguf"
 

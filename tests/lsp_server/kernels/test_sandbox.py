@@ -284,6 +284,7 @@ async def test_program_that_is_ended_while_it_starts_others_leaves_none(detach: 
             await child.close()
 
 
+@pytest.mark.kernels  # the child that it starts imports torch
 async def test_child_dies_with_the_process_that_started_it() -> None:
     parent = subprocess.Popen(
         [
