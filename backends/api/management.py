@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from backends import __version__, catalogue
 from backends.api.answers import error_body, json_response, read_object, text_field
-from backends.backend import Capabilities
+from backends.backend import Backend, Capabilities
 from backends.catalogue import Model
 from backends.errors import BackendError, BadRequest, MidspanError
 from backends.lifecycle import ModelState
@@ -52,14 +52,17 @@ async def available(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """`GET /api/models/status`: every model's state and its worker."""
     manager = manager_of(request)
-    names = dict.fromkeys([*manager.catalogue.models(), *manager.models.slots])
+    models = manager.catalogue.models()
+    names = dict.fromkeys([*models, *manager.models.slots])
+    holders = _holders(manager)
+    states = (_state(manager, name, models.get(name), holders) for name in names)
     return json_response(
         {
-            "models": await asyncio.gather(*(_state(manager, name) for name in names)),
+            "models": await asyncio.gather(*states),
             "current": manager.models.current,
             "target": manager.models.target,
-            "serving": manager.serving(),
-            "chat": manager.chats(),
+            "serving": holders["completion"],
+            "chat": holders["chat"],
             "in_flight": manager.in_flight,
             "memory": {
                 "taken": manager.models.taken,  # bytes, as those of the limits
@@ -73,7 +76,7 @@ async def status(request: Request) -> Response:
 async def current(request: Request) -> Response:
     """`GET /api/models/current`: the model that requests go to."""
     manager = manager_of(request)
-    return json_response(await _state(manager, manager.serving()))
+    return json_response(await _state_of(manager, manager.serving()))
 
 
 async def select(request: Request) -> Response:
@@ -81,7 +84,7 @@ async def select(request: Request) -> Response:
     manager = manager_of(request)
     name = text_field(await read_object(request), "name")
     await manager.select(name)
-    return json_response(await _state(manager, name))
+    return json_response(await _state_of(manager, name))
 
 
 async def add(request: Request) -> Response:
@@ -106,7 +109,7 @@ async def remove(request: Request) -> Response:
 async def restart_worker(request: Request) -> Response:
     """`POST /api/manager/restart-worker`: loads the serving model afresh."""
     manager = manager_of(request)
-    return json_response(await _state(manager, await manager.restart()))
+    return json_response(await _state_of(manager, await manager.restart()))
 
 
 async def stop(request: Request) -> Response:
@@ -126,11 +129,13 @@ def manager_of(request: Request) -> Manager:
 
 def row_of(manager: Manager, model: Model) -> Mapping[str, Any]:
     """Return a model as `GET /api/models/available` has it."""
+    slot = manager.models.slot(model.name)
     row: dict[str, Any] = {
         "name": model.name,
         "path": "" if model.is_remote else str(model.path),
         "source": model.source.value,
-        "state": manager.models.slot(model.name).state.value,
+        "state": slot.state.value,
+        "reason": slot.reason,
         **asdict(catalogue.facts(model)),
     }
     backend = manager.backend(model.name)
@@ -151,18 +156,25 @@ def _abilities(can: Capabilities) -> dict[str, Any]:
     }
 
 
-async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
+async def _state_of(manager: Manager, name: str) -> Mapping[str, Any]:
+    return await _state(manager, name, manager.catalogue.models().get(name), _holders(manager))
+
+
+async def _state(
+    manager: Manager, name: str, model: Model | None, holders: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Return a model's state; `model` is None where it was removed and is not yet unloaded."""
     slot = manager.models.slot(name)
     backend = manager.backend(name)
     row: dict[str, Any] = {
         "name": name,
-        **await asyncio.to_thread(_origin, manager, name),
+        **await asyncio.to_thread(_origin, model),
         "state": slot.state.value,
         "since": time.time() - (time.monotonic() - slot.since) if slot.since else None,
         "reason": slot.reason,
         "restarts": slot.restarts,
         "safe_mode": slot.safe_mode,
-        "roles": _roles(manager, name),
+        "roles": _roles(backend, name, holders),
         "standby": name in manager.models.standby,
         "memory_bytes": slot.size if backend else 0,
         "in_flight": backend.in_flight if backend else 0,
@@ -176,10 +188,9 @@ async def _state(manager: Manager, name: str) -> Mapping[str, Any]:
     return row
 
 
-def _origin(manager: Manager, name: str) -> Mapping[str, str]:
+def _origin(model: Model | None) -> Mapping[str, str]:
     """Return what runs a model and where that is; of an endpoint never its key."""
-    model = manager.catalogue.models().get(name)
-    if model is None:  # removed, and not yet unloaded
+    if model is None:
         return {"engine": "", "endpoint": ""}
     if model.is_remote:
         return {"engine": model.settings.profile, "endpoint": model.place}
@@ -189,12 +200,15 @@ def _origin(manager: Manager, name: str) -> Mapping[str, str]:
         return {"engine": "", "endpoint": ""}
 
 
-def _roles(manager: Manager, name: str) -> list[str]:
-    """Return what requests that name no model go to `name` for, as far as it can do that."""
-    roles = {"completion": manager.serving(), "chat": manager.chats()}
-    backend = manager.backend(name)
+def _holders(manager: Manager) -> Mapping[str, str]:
+    """Return by role the model that requests go to which name none."""
+    return {"completion": manager.serving(), "chat": manager.chats()}
+
+
+def _roles(backend: Backend | None, name: str, holders: Mapping[str, str]) -> list[str]:
+    """Return the roles that `name` has, as far as it can do what they are."""
     able = {"completion": True, "chat": backend is None or backend.capabilities.chat}
-    return [role for role, holder in roles.items() if holder == name and able[role]]
+    return [role for role, holder in holders.items() if holder == name and able[role]]
 
 
 async def _worker(backend: LocalBackend) -> Mapping[str, Any]:

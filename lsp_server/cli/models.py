@@ -14,7 +14,7 @@ import click
 from lsp_server.cli import models_pull
 from lsp_server.cli.exits import Exit
 from lsp_server.cli.memory import memory_command, spec_command
-from lsp_server.cli.output import json_option, print_json, progress
+from lsp_server.cli.output import json_option, name_width, print_json, progress
 
 LOAD_TIMEOUT_S = 600.0  # a large model from a slow disk
 
@@ -58,15 +58,18 @@ def list_models(as_json: bool) -> int:
     if as_json:
         print_json(answer)
         return Exit.OK
+    width = name_width(answer["models"])
     for row in answer["models"]:
         mark = "*" if row["name"] == answer["current"] else " "
-        click.echo(f"{mark} {row['name']:32} {row['state']:9} {_describe(row)}")
+        click.echo(f"{mark} {row['name']:{width}} {row['state']:9} {_describe(row)}")
     return Exit.OK
 
 
 def _describe(row: dict[str, Any]) -> str:
     if row["problem"]:
         return str(row["problem"])
+    if row["state"] == "failed":
+        return str(row["reason"])
     abilities = _abilities(row)
     if row["endpoint"]:
         where = f"{row['engine']} at {row['endpoint']}".removeprefix(" at ")
@@ -102,11 +105,12 @@ def status(as_json: bool) -> int:
         print_json(answer)
         return Exit.OK
     rows = [row for row in answer["models"] if row["state"] != "stopped"]
+    width = name_width(rows)
     for row in rows:
         roles = ", ".join(row["roles"]) or "standby"
         size = f", {row['memory_bytes'] / 2**20:.0f} MiB" if row["memory_bytes"] else ""
         what = row["reason"] if row["state"] == "failed" else row.get("description", "")
-        click.echo(f"{row['name']:32} {row['state']:9} {roles}{size}: {what}")
+        click.echo(f"{row['name']:{width}} {row['state']:9} {roles}{size}: {what}")
     if not rows:
         click.echo(f"No model is loaded; {answer['serving']} is when it is asked for something.")
     return Exit.OK
@@ -145,6 +149,7 @@ def add(path: str, name: str | None, as_json: bool) -> int:
         print_json(answer)
     else:
         click.echo(f"Added {answer['name']}{_abilities(answer)}.")
+        click.echo(f"To try it: midspan models test {answer['name']}")
         if answer["fim"]:
             click.echo(f"To use it: midspan models use {answer['name']}")
     return Exit.OK

@@ -15,7 +15,7 @@ import click
 
 from backends.errors import MidspanError
 from lsp_server.cli.exits import Exit
-from lsp_server.cli.output import json_option, print_json
+from lsp_server.cli.output import json_option, name_width, print_json
 from lsp_server.download_rows import ASKING_S, CANCEL, CATALOGUE, DOWNLOAD, PATIENCE_S, Json, words
 
 VERIFY_S = 3600.0  # a large model from a slow disk
@@ -34,8 +34,9 @@ def search(text: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         print_json(answer | {"models": rows})
         return Exit.OK
+    width = name_width(rows)
     for row in rows:
-        click.echo(_line(row, answer["recommended"]))
+        click.echo(_line(row, answer["recommended"], width))
     if rows:
         click.echo(f"\n{LEGEND}. Sizes are estimates.")
         click.echo("To download one: midspan models pull NAME")
@@ -53,7 +54,7 @@ def _searched(row: Json) -> str:
     return " ".join([*(str(row[field]) for field in fields), abilities]).lower()
 
 
-def _line(row: Json, recommended: str) -> str:
+def _line(row: Json, recommended: str, width: int) -> str:
     can = [word for word, able in (("completes", row["fim"]), ("chats", row["chat"])) if able]
     parts = [
         f"{_size(row['size_bytes'])} in {row['quantisation']}",
@@ -65,7 +66,7 @@ def _line(row: Json, recommended: str) -> str:
         "recommended" * (row["name"] == recommended),
     ]
     said = ", ".join(part for part in parts if part)
-    return f"{MARKS[row['fits']]} {row['name']:28} {row['parameters']:6.4g}B  {said}"
+    return f"{MARKS[row['fits']]} {row['name']:{width}} {row['parameters']:6.4g}B  {said}"
 
 
 @click.command()
@@ -81,8 +82,9 @@ def recommend(as_json: bool) -> int:
         f"{machine['processor']}, {machine['cores']} cores, {machine['device']}; "
         f"{_size(machine['free_bytes'])} for a model."
     )
+    width = name_width(answer["models"])
     for row in answer["models"]:
-        click.echo(_line(row, answer["recommended"]))
+        click.echo(_line(row, answer["recommended"], width))
     click.echo(f"\n{answer['recommended']}: {answer['why']}.")
     click.echo(f"To have it: midspan models pull {answer['recommended']}")
     return Exit.OK

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -15,6 +16,11 @@ import click
 def print_json(value: dict[str, Any]) -> None:
     """Write `value` as the one JSON object on stdout."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def name_width(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return how wide a column must be for the rows' names to stand in it."""
+    return max((len(row["name"]) for row in rows), default=0)
 
 
 def progress(message: str) -> None:

@@ -216,6 +216,20 @@ async def test_select_then_status_and_current(served: Served) -> None:
     assert body["since"] > 1e9
 
 
+async def test_status_does_not_look_for_all_models_for_each(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    models = served.manager.catalogue.models
+    monkeypatch.setattr(served.manager.catalogue, "models", lambda: looked.append(1) or models())
+    _, body = await ask(served, "GET", "/api/models/status")
+    rows = {row["name"]: row for row in body["models"]}
+    assert rows["starter"]["engine"]
+    assert len(rows) == 4
+    # For the rows, and for what completes and chats by default.
+    assert len(looked) <= 3
+
+
 async def test_available_lists_what_is_known(served: Served) -> None:
     _, body = await ask(served, "GET", "/api/models/available")
     rows = {row["name"]: row for row in body["models"]}

@@ -79,6 +79,24 @@ def test_models_list_shows_endpoints_and_no_secret(
     assert "hunter2" not in listed.stdout + as_json
 
 
+def test_models_list_and_status_say_why_an_endpoint_failed(
+    midspan_env: dict[str, str], run_midspan: Run
+) -> None:
+    name = "an-endpoint-of-a-long-name-that-nobody-serves"
+    Path(midspan_env["MIDSPAN_CONFIG"]).write_text(
+        f'[models.{name}]\nendpoint = "http://127.0.0.1:9"\nretries = 0\n'
+    )
+    used = run_midspan(["models", "use", name], midspan_env)
+    assert used.returncode == Exit.UNAVAILABLE, used.stderr
+    reason = used.stderr.strip().partition("is not available: ")[2]
+    assert "cannot be reached" in reason
+    lines = run_midspan(["models", "list"], midspan_env).stdout.splitlines()
+    (failed,) = (line for line in lines if name in line)
+    assert failed.endswith(reason)
+    assert {line[len(name) + 3 :].split()[0] for line in lines} == {"failed", "stopped"}
+    assert reason in run_midspan(["models", "status"], midspan_env).stdout
+
+
 @pytest.mark.engine
 def test_models_status_tells_what_is_loaded(
     midspan_env: dict[str, str], run_midspan: Run, one_object: OneObject

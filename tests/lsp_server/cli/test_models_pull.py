@@ -83,6 +83,10 @@ def test_search_and_recommend_ask_no_hub(
     env = midspan_env | {"MIDSPAN_DOWNLOADS_ENDPOINT": hub.url}
     every = one_object(run_midspan(["models", "search", "--json"], env).stdout)
     assert len(every["models"]) >= 20
+    listed = run_midspan(["models", "search"], env).stdout.partition("\n\n")[0].splitlines()
+    assert len({line.index("B  ") for line in listed}) == 1, "sizes stand in one column"
+    longest = max(len(row["name"]) for row in every["models"])
+    assert longest > 28
     some = run_midspan(["models", "search", "granite", "apache"], env)
     names = [line.split()[1] for line in some.stdout.splitlines() if "granite" in line]
     assert names == ["granite-3b-code", "granite-8b-code", "granite-20b-code"]
