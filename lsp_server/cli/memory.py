@@ -40,15 +40,18 @@ class _Found:
     spec: ModelCacheSpec
 
 
-def _find(name: str) -> _Found:
+def find_model(name: str) -> Model:
     """Return the model called `name`, or the one at that path. Raises MidspanError."""
     path = Path(name).expanduser()
     if path.suffix == ".gguf" or path.is_dir():
         path = catalogue.check_path(str(path.absolute()))
-        model = Model(path.name, path, Source.ADDED, ModelSettings())
-    else:
-        settings, _ = config.load(paths.config_file())
-        model = catalogue.Catalogue(settings, Remembered(paths.state_dir())).get(name)
+        return Model(path.name, path, Source.ADDED, ModelSettings())
+    settings, _ = config.load(paths.config_file())
+    return catalogue.Catalogue(settings, Remembered(paths.state_dir())).get(name)
+
+
+def _find(name: str) -> _Found:
+    model = find_model(name)
     if model.is_remote:
         raise Unsupported(f"{model.name} runs at {model.place}: it takes no memory here.")
     header = catalogue.read_header(model.path)

@@ -15,6 +15,7 @@ from lsp_server.cli import models_pull
 from lsp_server.cli.exits import Exit
 from lsp_server.cli.memory import memory_command, spec_command
 from lsp_server.cli.output import json_option, name_width, print_json, progress
+from lsp_server.cli.trial import test_command
 
 LOAD_TIMEOUT_S = 600.0  # a large model from a slow disk
 
@@ -46,6 +47,7 @@ def models() -> None:
 
 models.add_command(memory_command)
 models.add_command(spec_command)
+models.add_command(test_command)
 for command in models_pull.COMMANDS:
     models.add_command(command)
 
