@@ -50,6 +50,8 @@ class ChildWords:
         """Return what `error`, an `end`, is while the model was still being loaded."""
         status = self._process.returncode or 0
         reason = f"{error} It was still loading."
+        if status == -signal.SIGKILL:  # as the kernel does where memory runs out
+            reason += " If memory ran out, close other programs or choose a smaller model."
         return WorkerCrashed(reason, -status) if status < 0 else LoadFailed(reason)
 
     async def _read(self) -> None:

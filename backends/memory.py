@@ -208,3 +208,8 @@ def cells(per_cell: int, per_sequence: int) -> int:
     """Return the number of KV cells: as many as CACHE_BYTES hold, one full context at least."""
     wanted = max(min(CACHE_BYTES // per_cell, MAX_CELLS), per_sequence)
     return wanted // 256 * 256 or 256
+
+
+def fewer_cells(count: int) -> int:
+    """Return the number of KV cells to try where there is no memory for `count`."""
+    return max(count // 4 // 256 * 256, 256)

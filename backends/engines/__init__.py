@@ -50,6 +50,9 @@ class Engine:
 # Threads that spin while they wait starve each other as soon as a compiler or an editor wants the
 # cores: a 1 ms step then takes 100 to 400. Sleeping costs under 1 ms.
 _SLEEPING_THREADS = ("OMP_WAIT_POLICY", "passive")
+# ggml would have a debugger attach to a worker that aborts: seconds until the manager hears of it,
+# and what is printed may hold text of documents.
+_NO_BACKTRACE = ("GGML_NO_BACKTRACE", "1")
 # No model is fetched by a runtime, and nothing is told to anybody.
 _OFFLINE = (
     ("HF_HUB_OFFLINE", "1"),
@@ -66,7 +69,7 @@ _OWN = (
         distribution="llama-cpp-python",
         extra="llama-cpp",
         suffixes=(".gguf",),
-        environment=(_SLEEPING_THREADS,),
+        environment=(_SLEEPING_THREADS, _NO_BACKTRACE),
     ),
     Engine(
         name="llama-server",
@@ -75,7 +78,7 @@ _OWN = (
         distribution="xllamacpp",
         extra="llama-server",
         suffixes=(".gguf",),
-        environment=(_SLEEPING_THREADS,),
+        environment=(_SLEEPING_THREADS, _NO_BACKTRACE),
         is_server=True,
     ),
     Engine(

@@ -54,20 +54,21 @@ _LEVEL_ERROR = 4
 
 
 class _Log:
-    """llama.cpp's own log: to debug, with the last error kept for messages to the user.
+    """llama.cpp's own log: to debug, with the first error kept for messages to the user.
 
-    Its account of the model, the devices and the memory is passed on where `verbose`.
+    The first has the cause; those after it say that what needed it failed too. The log's account
+    of the model, the devices and the memory is passed on where `verbose`.
     """
 
     def __init__(self) -> None:
-        self.last_error = ""
+        self.first_error = ""
         self.verbose = False
         self.callback = llama.llama_log_callback(self._line)
 
     def _line(self, level: int, text: bytes, _data: object) -> None:
         line = text.decode("utf-8", "replace").strip()
-        if level == _LEVEL_ERROR and line:
-            self.last_error = line
+        if level == _LEVEL_ERROR and not self.first_error:
+            self.first_error = line
         wanted = level != _LEVEL_DEBUG if self.verbose else level in (_LEVEL_WARNING, _LEVEL_ERROR)
         if line and wanted:
             logger.debug("llama.cpp: %s", line)
@@ -86,7 +87,7 @@ def load(request: Load) -> LlamaCppModel:
     llama.llama_backend_init()
     offload = bool(llama.llama_supports_gpu_offload())
     machine = hardware.detect(hardware.run if offload else hardware.run_nothing)
-    _log.last_error = ""
+    _log.first_error = ""
     started = time.perf_counter()
     model = _load_weights(request, machine, offload=offload)
     try:
@@ -112,7 +113,7 @@ def _load_weights(request: Load, machine: Hardware, *, offload: bool) -> Any:
     params = model_params(settings, safe_mode=request.safe_mode, offload=offload)
     model = llama.llama_model_load_from_file(os.fsencode(request.path), params)
     if not model:
-        raise LoadFailed(f"{path.name}: {_log.last_error or 'llama.cpp refused it'}")
+        raise LoadFailed(f"{path.name}: {_log.first_error or 'llama.cpp refused it'}")
     return model
 
 
@@ -126,18 +127,27 @@ def _configured(machine: Hardware, shape: Shape, request: Load, *, offload: bool
 
 
 def _context(model: Any, spec: ModelCacheSpec, request: Load) -> tuple[Any, int]:
+    """Make the context, a smaller one where there is no memory; return it and its cells.
+
+    Raises LoadFailed where there is none for that either.
+    """
     settings = request.settings
     trained = llama.llama_model_n_ctx_train(model)
     per_cell = memory.cell_bytes(spec, settings.kv_type)
-    cells = memory.cells(per_cell, memory.context(settings.context_length, trained))
-    params = context_params(settings, cells)
-    params.n_threads, params.n_threads_batch = _threads(model, request)
-    context = llama.llama_init_from_model(model, params)
-    if not context:
-        raise LoadFailed(
-            f"no memory for a context of {cells} tokens: {_log.last_error or 'no reason given'}"
-        )
-    return context, cells
+    wanted = memory.cells(per_cell, memory.context(settings.context_length, trained))
+    threads = _threads(model, request)
+    _log.first_error = ""
+    for cells in (wanted, memory.fewer_cells(wanted)):
+        params = context_params(settings, cells)
+        params.n_threads, params.n_threads_batch = threads
+        if context := llama.llama_init_from_model(model, params):
+            return context, cells
+        logger.warning("%s: no memory for a context of %d tokens", request.name, cells)
+    raise LoadFailed(
+        f"There is no memory for a context of {wanted} tokens, nor for one of {cells}: "
+        f"{_log.first_error or 'llama.cpp gave no reason'}. Close other programs, or choose a "
+        "smaller model."
+    )
 
 
 def _cache_spec(model: Any, path: Path) -> ModelCacheSpec:
