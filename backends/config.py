@@ -21,7 +21,7 @@ from typing import Any
 
 from backends import config_environment, config_files, config_layers, config_legacy
 from backends.config_layers import Resolved, Shape
-from backends.config_schema import Given, Key, Layer, Origin, Problem
+from backends.config_schema import Given, Key, Layer, Origin, Problem, by_place
 from backends.config_schema import setting as _setting
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
     "Problem",
     "Settings",
     "load",
+    "made",
     "resolve",
+    "resolve_text",
 ]
 
 # Tables of config.toml that belong to the language server.
@@ -317,14 +319,18 @@ def load(
     `assignments` are texts like `manager.port=8012`.
     """
     found = resolve(path, environment, overrides=overrides, assignments=assignments)
-    settings = Settings(
+    return made(found), list(found.problems)
+
+
+def made(found: Resolved) -> Settings:
+    """Return the settings that were found, without the models that cannot be used."""
+    return Settings(
         manager=found.table("manager"),
         completion=found.table("completion"),
         chat=found.table("chat"),
         downloads=found.table("downloads"),
         models={name: found.table("models", name) for name in _usable(found)},
     )
-    return settings, list(found.problems)
 
 
 def resolve(
@@ -345,14 +351,16 @@ def resolve(
     return _resolve(config_files.read_user(path), environment, passed, problems)
 
 
-def check_text(text: str, source: str) -> list[Problem]:
-    """Return what is wrong in the text of a configuration file, as an editor has it."""
-    return list(_resolve(config_files.parse(text, source)).problems)
+def resolve_text(
+    text: str, source: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> Resolved:
+    """Return what `resolve` does, for the text of a configuration file as an editor has it."""
+    return _resolve(config_files.parse(text, source), environment)
 
 
 def _resolve(
     document: config_files.Document,
-    environment: Mapping[str, str] = MappingProxyType({}),
+    environment: Mapping[str, str],
     passed: Sequence[Given] = (),
     problems: Sequence[Problem] = (),
 ) -> Resolved:
@@ -373,10 +381,7 @@ def _resolve(
         SHAPE,
         [*document.problems, *in_values, *in_legacy, *in_ours, *problems],
     )
-    wrong = sorted(
-        (*found.problems, *_unusable(found)), key=lambda p: (not p.line, p.source, p.line)
-    )
-    return replace(found, problems=tuple(wrong))
+    return replace(found, problems=by_place((*found.problems, *_unusable(found))))
 
 
 def _givens(

@@ -77,6 +77,11 @@ class Problem:
         return f"{':'.join(place)}: {self.message}"
 
 
+def by_place(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return problems file by file and line by line; those that stand in no line come last."""
+    return tuple(sorted(problems, key=lambda p: (not p.line, p.source, p.line, p.column)))
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A value as one layer gave it."""

@@ -7,16 +7,16 @@ ours, and a file has one list of problems. Reads files: not for the event loop. 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from backends import config, config_environment, config_files, config_layers, paths
 from backends.config_layers import Resolved
-from backends.config_schema import Given, Problem
+from backends.config_schema import Given, Problem, by_place
 from lsp_server.kernels.settings import TABLE as KERNELS
 from lsp_server.kernels.settings import KernelSettings
-from lsp_server.settings import SHAPE
+from lsp_server.settings import SHAPE, TABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,13 @@ class UserConfig:
     window: tuple[Given, ...]
     manager: Resolved
     problems: tuple[Problem, ...]
+
+    def checked(self) -> tuple[Problem, ...]:
+        """Return the problems, and names of models and engines that there are not.
+
+        It looks for models, which nobody needs who only reads the values.
+        """
+        return by_place((*self.problems, *_names(self.manager, self.window)))
 
 
 def read(
@@ -42,7 +49,7 @@ def read(
     window, problems = _window(config_files.read_user(path), environment)
     window += config_layers.assignments(ours)
     wrong = config_layers.resolve(window, SHAPE, problems).problems
-    return UserConfig(path, tuple(window), manager, (*manager.problems, *wrong))
+    return UserConfig(path, tuple(window), manager, by_place((*manager.problems, *wrong)))
 
 
 def kernel_settings(assignments: tuple[str, ...] = ()) -> KernelSettings:
@@ -54,10 +61,28 @@ def kernel_settings(assignments: tuple[str, ...] = ()) -> KernelSettings:
 
 
 def check_text(text: str, source: str) -> tuple[Problem, ...]:
-    """Return what is wrong in the text of a configuration file, as an editor has it."""
+    """Return what is wrong in the text of a configuration file, wherever it is."""
     window, _ = _window(config_files.parse(text, source), {})
     wrong = config_layers.resolve(window, SHAPE).problems
-    return (*config.check_text(text, source), *wrong)
+    return by_place((*config.resolve_text(text, source).problems, *wrong))
+
+
+def check_users(text: str, source: str) -> tuple[Problem, ...]:
+    """Return what is wrong in the text of the user's file, as an editor has it, names included."""
+    window, _ = _window(config_files.parse(text, source), {})
+    # The environment may name models as well, but what is wrong with it stands in no file.
+    names = _names(config.resolve_text(text, source, os.environ), window)
+    here = [problem for problem in names if problem.source == source]
+    return by_place((*check_text(text, source), *here))
+
+
+def _names(manager: Resolved, window: Iterable[Given]) -> list[Problem]:
+    from backends import config_names  # 100 ms with what it needs
+
+    own = config_layers.resolve(window, SHAPE)
+    wish = (TABLE, "model")
+    others = [Given(wish, own.values[wish], own.origins[wish])] if wish in own.values else []
+    return config_names.check(manager, others)
 
 
 def files() -> tuple[Path, ...]:

@@ -49,12 +49,12 @@ def explain(key: str | None, everything: bool, assignments: tuple[str, ...], as_
         print_json(
             {
                 "settings": [_as_json(row) for row in rows],
-                "problems": [_problem(problem) for problem in found.problems],
+                "problems": [_problem(problem) for problem in found.checked()],
             }
         )
         return Exit.OK
     _print_rows(rows)
-    _print_problems(found.problems)
+    _print_problems(found.checked())
     return Exit.OK
 
 
@@ -62,15 +62,14 @@ def explain(key: str | None, everything: bool, assignments: tuple[str, ...], as_
 @json_option
 def check(as_json: bool) -> int:
     """Say what is wrong in the configuration; exit code 1 if anything is."""
-    found = user_config.read()
+    problems = user_config.read().checked()
     if as_json:
-        problems = [_problem(problem) for problem in found.problems]
-        print_json({"ok": not problems, "problems": problems})
+        print_json({"ok": not problems, "problems": [_problem(problem) for problem in problems]})
     else:
-        _print_problems(found.problems)
-        if not found.problems:
+        _print_problems(problems)
+        if not problems:
             click.echo(f"{user_config.used()}: nothing is wrong.")
-    return Exit.FAILURE if found.problems else Exit.OK
+    return Exit.FAILURE if problems else Exit.OK
 
 
 @config.command()

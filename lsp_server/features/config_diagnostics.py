@@ -36,7 +36,7 @@ def problems_of(document: Document) -> tuple[Problem, ...] | None:
     if _is_users(path, name):
         from lsp_server import user_config
 
-        return user_config.check_text(document.text, path)
+        return user_config.check_users(document.text, path)
     return None
 
 

@@ -129,6 +129,62 @@ def test_check_fails_where_something_is_wrong(
     assert as_json(capsys, "check", "--json") == {"ok": True, "problems": []}
 
 
+NAMES = """[lsp]
+maxTokns = 1
+model = "none"
+[chat]
+model = "starter"
+[models.q]
+path = "/q.gguf"
+engine = "lama-cpp"
+[models.r]
+path = "/r.gguf"
+engine = "transformers"
+[completion]
+model = "qwen"
+prot = 1
+"""
+
+
+def test_check_names_what_there_is_where_a_name_is_of_nothing(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MIDSPAN_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("MIDSPAN_STATE_DIR", str(tmp_path / "state"))
+    file.write_text(NAMES)
+    found = as_json(capsys, "check", "--json")["problems"]
+    assert [problem["line"] for problem in found] == [2, 3, 8, 13, 14], "line by line"
+    said = [problem["message"] for problem in found]
+    assert said[1] == "no model is called 'none'; there are q, r, starter"
+    assert said[2].startswith("no engine is called 'lama-cpp'; there are llama-cpp, llama-server")
+    assert said[3] == "no model is called 'qwen'; there are q, r, starter"
+    assert run(capsys, "check")[0] == 1
+    # Only told: the manager has its own answer, and the values stay as they are.
+    assert (
+        as_json(capsys, "explain", "completion.model", "--json")["settings"][0]["value"] == "qwen"
+    )
+
+
+def test_check_says_of_a_model_of_the_hub_how_it_is_had(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MIDSPAN_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("MIDSPAN_STATE_DIR", str(tmp_path / "state"))
+    file.write_text('[completion]\nmodel = "granite-3b-code"\n')
+    code, out = run(capsys, "check")
+    assert code == 1
+    assert "it can be downloaded: midspan models pull granite-3b-code" in out
+
+
+def test_check_takes_models_that_the_state_cannot_tell_of_as_they_are(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MIDSPAN_MODELS_DIR", str(file))  # no folder
+    monkeypatch.setenv("MIDSPAN_STATE_DIR", str(tmp_path / "state"))
+    file.write_text('[completion]\nmodel = "starter"\n')
+    assert run(capsys, "check")[0] == 0
+
+
 def test_path_is_that_of_the_file_that_is_read(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

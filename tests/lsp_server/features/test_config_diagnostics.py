@@ -53,14 +53,36 @@ async def test_wrong_keys_are_shown_at_their_line(session: Session, config_file:
     session.open(WRONG, config_file.as_uri(), "toml")
     assert places(await published(session, config_file.as_uri())) == [
         (3, 0, 4, "unknown key 'prot'"),
+        (5, 0, 9, "'maxTokens' must be a whole number from 1 to 4096, not 0"),
         (
             6,
             8,
             12,
             "'🙂' cannot name a model: letters, digits and . _ : + - are allowed, 100 at most",
         ),
-        (5, 0, 9, "'maxTokens' must be a whole number from 1 to 4096, not 0"),
+        (7, 0, 6, "no engine is called 'e'"),
     ]
+
+
+async def test_names_of_no_model_are_shown_with_those_that_there_are(
+    session: Session, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIDSPAN_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("MIDSPAN_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("MIDSPAN_MODELS_OTHER_PATH", "/other.gguf")
+    text = '[completion]\nmodel = "{}"\n[models.mine]\npath = "/m.gguf"\n'
+    uri = config_file.as_uri()
+    await session.start()
+    session.open(text.format("mein"), uri, "toml")
+    (found,) = await published(session, uri)
+    assert found["message"] == "no model is called 'mein'; there are mine, other, starter"
+    assert (found["range"]["start"]["line"], found["range"]["start"]["character"]) == (1, 0)
+    before = "mein"
+    for version, name in enumerate(("mine", "other", "starter"), start=2):
+        change = session.erase(1, 9, 9 + len(before), uri)
+        change["params"]["contentChanges"][0]["text"] = before = name
+        session.send(change)
+        assert await published(session, uri, version) == []
 
 
 async def test_diagnostics_follow_the_text_and_go_with_the_document(
@@ -116,6 +138,7 @@ async def test_saved_repositorys_file_takes_effect(session: Session, tmp_path: P
     rules = tmp_path / ".midspan.toml"
     code = (tmp_path / "a.py").as_uri()
     await session.start()
+    await session.status(kind="Normal")  # which takes an earlier reason away
     session.open("x = \n", code)
     assert len(await session.items(session.ghost(0, 4, code))) == 1
     rules.write_text("disable = true\n")

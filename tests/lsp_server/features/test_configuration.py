@@ -125,7 +125,7 @@ async def test_problems_of_the_file_are_one_message(session: Session, config_fil
     (shown,) = [m["params"] for m in session.messages if m["method"] == "window/showMessage"]
     assert shown["type"] == 2
     assert shown["message"] == (
-        f"midspan: {config_file}:4:1: unknown key 'prot'; did you mean 'port'? "
+        f"midspan: {config_file}:2:1: unknown key 'enabld'; did you mean 'enabled'? "
         "(2 more; `midspan config check` lists them)"
     )
     logged = [
