@@ -48,6 +48,7 @@ MAX_LINE = 256 * 1024  # bytes; llama-server's last event, the longest there is,
 MAX_ANSWER = 16 * 1024 * 1024  # bytes of one response
 MAX_ERROR = 16 * 1024  # bytes of an error's body that are looked at
 MAX_REASON = 200  # characters of it that are shown
+IDLE = 2  # connections that are kept for the next requests
 SENT_HEADERS = frozenset(
     ["host", "content-type", "content-length", "transfer-encoding", "accept", "connection"]
 )
@@ -130,7 +131,11 @@ class Connection:
                 verify=_authorities(endpoint, options),
                 proxy=options.proxy or None,
                 trust_env=False,
-                limits=httpx2.Limits(max_connections=64, keepalive_expiry=30.0),
+                # Each one that is kept holds a thread of llama-server, which has three or a few
+                # more: with none left, the next request waits five seconds until it ends one.
+                limits=httpx2.Limits(
+                    max_connections=64, max_keepalive_connections=IDLE, keepalive_expiry=30.0
+                ),
             )
         except (ValueError, httpx2.InvalidURL) as exc:
             raise BadRequest("The proxy is no URL such as http://127.0.0.1:3128.") from exc

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import msgspec
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -25,6 +26,7 @@ from backends.remote.backend import RemoteBackend
 from backends.remote.llama_tokenizer import LlamaTokenizer
 from backends.remote.profiles import Healing
 from backends.remote.prompting import Prompter
+from backends.remote.transport import IDLE
 from tests.backends.remote.conftest import collected
 
 BEFORE = "import os\n\n\n" + "".join(
@@ -50,6 +52,23 @@ async def test_probe_recognises_it(backend: RemoteBackend) -> None:
     assert capabilities.fim
     assert capabilities.family == "qwen2.5-coder"
     assert capabilities.context_length >= 512
+
+
+async def test_idle_connections_leave_the_server_its_threads(
+    backend: RemoteBackend, llama_server: str
+) -> None:
+    """Each holds one for five seconds: whoever comes next would wait for it."""
+    port = int(llama_server.rpartition(":")[2])
+
+    def kept() -> int:
+        connections = psutil.Process().net_connections("tcp")
+        return sum(bool(c.raddr) and c.raddr.port == port for c in connections)
+
+    await asyncio.gather(*(backend.health() for _ in range(12)))
+    async with asyncio.timeout(3):
+        while kept() > IDLE:
+            await asyncio.sleep(0.02)
+    assert kept() > 0, "the next request needs no new one"
 
 
 async def test_second_key_finds_its_prompt_cached(backend: RemoteBackend) -> None:
