@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backends.api import anthropic, downloads, management, openai
+from backends.api import anthropic, downloads, management, openai, page
 from backends.api.answers import on_error
 from backends.api.guard import Address, Guard
 from backends.api.infill import infill
@@ -24,6 +24,7 @@ from backends.errors import MidspanError
 from backends.manager import Manager
 
 ROUTES = (
+    *(Route(path, page.file) for path in page.FILES),
     Route("/infill", infill, methods=["POST"]),
     Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
     Route("/v1/completions", openai.completions, methods=["POST"]),
@@ -102,7 +103,10 @@ def create_app(
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(activity.around), Middleware(Guard, address=address)],
+        middleware=[
+            Middleware(activity.around),
+            Middleware(Guard, address=address, public=page.FILES),
+        ],
         exception_handlers={MidspanError: on_error, HTTPException: on_error, Exception: on_error},
         lifespan=lifespan,
     )

@@ -2,13 +2,14 @@
 
 Rule: a request passes only with a Host header that is exactly ours (a web page that rebinds its
 name to 127.0.0.1 has another), no Origin or ours, the token (as bearer or, as Anthropic's API has
-it, in `x-api-key`), and for a POST a JSON body of limited size. No CORS header is ever sent. Pure
-ASGI; must not know what lies behind it.
+it, in `x-api-key`) but for the fixed files of a page, and for a POST a JSON body of limited size.
+No CORS header is ever sent. Pure ASGI; must not know what lies behind it.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Container
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,8 +42,9 @@ class Address:
 class Guard:
     """ASGI middleware that refuses what must not come in."""
 
-    def __init__(self, app: ASGIApp, address: Address) -> None:
+    def __init__(self, app: ASGIApp, address: Address, public: Container[str] = ()) -> None:
         self._app = app
+        self._public = public  # paths that may be read without the token
         self._hosts = address.hosts
         self._origins = frozenset(b"http://" + host for host in address.hosts)
         token = address.token.encode()
@@ -69,7 +71,8 @@ class Guard:
             return _HOST
         if not self._origins.issuperset(headers.get(b"origin", [])):
             return _ORIGIN
-        if not self._has_token(headers):
+        fixed = scope["method"] in ("GET", "HEAD") and scope["path"] in self._public
+        if not fixed and not self._has_token(headers):
             return _TOKEN
         if scope["method"] == "POST":
             media = b",".join(headers.get(b"content-type", [])).split(b";")[0].strip().lower()

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "demo": ("lsp_server.cli.demo:demo", "Type a function with ghost text, live in the terminal."),
     "models": ("lsp_server.cli.models:models", "List, choose, download and add models."),
+    "ui": ("lsp_server.cli.ui:ui", "Open the models page in the browser."),
     "steer": ("lsp_server.cli.steer:steer", "Make and list steering vectors."),
     "config": ("lsp_server.cli.config:config", "Show the configuration and check it."),
     "stats": ("lsp_server.cli.stats:stats", "Say what was suggested and accepted, and how fast."),
