@@ -186,13 +186,32 @@ class Catalogue:
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
-    """Yield the models that somebody put into the models folder."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if (path / record.NAME).is_file():
-            continue
-        whole = path.suffix == ".gguf" and not gguf_parts.is_later_part(path)
-        if whole or (path / model_folder.CONFIG).is_file():
-            yield path
+    """Yield the models that somebody put into the models folder.
+
+    What cannot be looked at is passed over: the other models must go on serving.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        paths.warn_once(f"The models in {folder} are not seen: {exc.strerror}.")
+        return
+    for path in entries:
+        try:
+            is_model = _is_model(path)
+        except OSError as exc:
+            paths.warn_once(f"{path} is no model: {exc.strerror}.")
+        else:
+            if is_model:
+                yield path
+
+
+def _is_model(path: Path) -> bool:
+    if (path / record.NAME).is_file():
+        return False
+    whole = path.suffix == ".gguf" and not gguf_parts.is_later_part(path)
+    return whole or (path / model_folder.CONFIG).is_file()
 
 
 def check_name(name: str) -> str:

@@ -39,7 +39,7 @@ class ModelState(StrEnum):
     STARTING = "starting"  # its worker is loading it and warming up
     READY = "ready"  # serving, or on standby
     STOPPING = "stopping"  # finishing what is in flight, then unloaded
-    FAILED = "failed"  # not started again until it is selected again; the reason is kept
+    FAILED = "failed"  # not started until it is selected again, or the reason may have passed
 
 
 class Purpose(StrEnum):

@@ -367,6 +367,7 @@ class LocalBackend:
         error = self._words.end(hung=self._hung)
         self._not_loaded(self._words.end_of_load(error))
         self._dead = error
+        self._pinger.cancel()
         for pending in self._pending.values():
             pending.answers.put_nowait(error)
         for asked in self._pings.values():

@@ -314,12 +314,14 @@ class Manager:
                 self._crashed.add(name)
             self._apply(lifecycle.Died(name, run, str(exc), True, time.monotonic()))
         except MidspanError as exc:
-            passing = self._is_remote(name) and isinstance(exc, BackendError)
+            elsewhere = self._is_remote(name) and isinstance(exc, BackendError)
+            passing = elsewhere or isinstance(exc, ModelFileError)  # a file may come back
             now = time.monotonic()
             self._apply(lifecycle.Refused(name, run, str(exc), exc.kind, now, passing))
-        except OSError as exc:  # no process could be made
+        except OSError as exc:  # no process could be made now
             reason = f"The worker of {name} cannot be started: {exc}."
-            self._apply(lifecycle.Refused(name, run, reason, "load_failed", time.monotonic()))
+            now = time.monotonic()
+            self._apply(lifecycle.Refused(name, run, reason, "load_failed", now, passing=True))
         else:
             self._backends[name, run] = backend
             self._apply(lifecycle.Loaded(name, run, time.monotonic(), backend.memory_bytes))

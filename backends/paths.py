@@ -30,7 +30,7 @@ def runtime_dir() -> Path:
         try:
             return _private(Path(xdg, "midspan"))
         except ManagerUnavailable as exc:
-            _warn_once(f"{exc} The temporary folder is used instead.")
+            warn_once(f"{exc} The temporary folder is used instead.")
     import tempfile  # 5 ms, and only needed here
 
     return _private(Path(tempfile.gettempdir(), f"midspan-{os.getuid()}"))
@@ -56,7 +56,7 @@ def state_dir() -> Path:
     except OSError as exc:
         reason = exc.strerror or str(exc)
     fallback = _private(runtime_dir() / "state")
-    _warn_once(f"{wanted} cannot be used ({reason}); {fallback} is used instead.")
+    warn_once(f"{wanted} cannot be used ({reason}); {fallback} is used instead.")
     return fallback
 
 
@@ -139,5 +139,6 @@ def _private(
 
 
 @cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Log what would else be said at every request."""
     logger.warning("%s", message)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
-from backends import starter
+from backends import launcher, lifecycle, starter
 from backends.backend import InfillRequest
+from backends.client import ManagerClient
 from backends.config import CompletionSettings, ManagerSettings, ModelSettings, Settings
-from backends.errors import LoadFailed
-from backends.manager import Manager, Workers
+from backends.errors import LoadFailed, MidspanError, ModelFileError
+from backends.factory import Workers
+from backends.local import LocalBackend
+from backends.manager import Manager
 from backends.remembered import Remembered
+from tests.backends.conftest import MakeManager
 
 pytestmark = [
     pytest.mark.engine,
@@ -37,6 +44,7 @@ resource.setrlimit(resource.RLIMIT_AS, (most, most))
 sys.exit(worker.main())
 """
 MIB = 1024 * 1024
+PATIENCE = 60.0  # seconds; only a hang takes that long
 
 MakeRealManager = Callable[..., Awaitable[Manager]]
 
@@ -46,7 +54,7 @@ async def real_manager(private_dirs: Path) -> AsyncIterator[MakeRealManager]:
     """Make a manager whose workers run the starter model."""
     async with AsyncExitStack() as stack:
 
-        async def make(**workers: object) -> Manager:
+        async def make(**workers: Any) -> Manager:
             models = {"starter-2": ModelSettings(path=str(starter.path()))}
             settings = Settings(ManagerSettings(), CompletionSettings("starter-2"), models=models)
             manager = Manager(settings, Remembered(private_dirs / "state"), Workers(**workers))
@@ -57,11 +65,17 @@ async def real_manager(private_dirs: Path) -> AsyncIterator[MakeRealManager]:
 
 
 async def complete(manager: Manager) -> str:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         _, backend = await manager.ready()
         request = InfillRequest("def add(a, b):\n    ret", "\n", max_tokens=8)
         async with aclosing(backend.infill(request)) as chunks:
             return "".join([chunk.text async for chunk in chunks])
+
+
+async def cache_bytes(manager: Manager) -> int:
+    _, backend = await manager.ready()
+    assert isinstance(backend, LocalBackend)
+    return backend.loaded.cache_bytes
 
 
 def short_of_memory(room: int) -> tuple[str, ...]:
@@ -71,10 +85,9 @@ def short_of_memory(room: int) -> tuple[str, ...]:
 async def test_too_little_memory_gives_a_smaller_context(real_manager: MakeRealManager) -> None:
     manager = await real_manager(command=short_of_memory(96))
     assert await complete(manager)
-    short = (await manager.ready())[1].loaded.cache_bytes
     roomy = await real_manager()
     assert await complete(roomy)
-    assert 0 < 3 * short < (await roomy.ready())[1].loaded.cache_bytes
+    assert 0 < 3 * await cache_bytes(manager) < await cache_bytes(roomy)
 
 
 async def test_no_memory_at_all_is_said_and_the_manager_lives(
@@ -109,3 +122,70 @@ def test_native_abort_ends_the_worker_at_once_and_tells_no_more_than_its_place()
     )
     assert ended.returncode == -signal.SIGABRT
     assert ended.stderr.strip() == "there.c:1: a bug"
+
+
+async def test_manager_without_descriptors_says_so_and_recovers(private_dirs: Path) -> None:
+    client, other = ManagerClient(), ManagerClient(autostart=False)
+    endpoint = await client.ensure()
+    body = {"input_prefix": "def f(x):\n    ret", "n_predict": 8}
+    try:
+        assert (await client.infill(body))["content"]
+        process = psutil.Process(endpoint.pid)
+        (worker,) = process.children()
+        before = resource.prlimit(endpoint.pid, resource.RLIMIT_NOFILE)
+        worker.kill()
+        with suppress(psutil.NoSuchProcess):
+            worker.wait(PATIENCE)
+        taken = [int(name) for name in os.listdir(f"/proc/{endpoint.pid}/fd")]
+        resource.prlimit(endpoint.pid, resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+        with pytest.raises(MidspanError, match="Too many open files"):
+            await client.infill(body)  # on the connection that it keeps
+        waiting = asyncio.create_task(
+            other.get("/api/models/available")
+        )  # which cannot be accepted yet
+        await asyncio.sleep(0.2)
+        resource.prlimit(endpoint.pid, resource.RLIMIT_NOFILE, before)
+        async with asyncio.timeout(PATIENCE):
+            assert (await waiting)["models"]
+            while not (content := await content_of(client, body)):
+                await asyncio.sleep(0.5)
+        assert content
+    finally:
+        await client.close()
+        await other.close()
+        launcher.stop(endpoint)
+
+
+async def content_of(client: ManagerClient, body: dict[str, object]) -> str:
+    with suppress(MidspanError):
+        return str((await client.infill(body))["content"])
+    return ""
+
+
+async def test_model_whose_file_is_back_serves_at_the_next_request(
+    make_manager: MakeManager, private_dirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "RETRY_AFTER", 0.0)
+    manager = await make_manager("a")
+    file, away = private_dirs / "a.gguf", private_dirs / "away"
+    file.rename(away)  # as with a drive that is not plugged in
+    for _ in range(2):
+        with pytest.raises(ModelFileError, match=r"a\.gguf cannot be read"):
+            await complete(manager)
+    away.rename(file)
+    assert await complete(manager)
+
+
+async def test_worker_that_died_leaves_nothing_running_in_the_manager(
+    make_manager: MakeManager,
+) -> None:
+    manager = await make_manager("a")
+    before = asyncio.all_tasks()
+    for _ in range(2):
+        _, backend = await manager.ready()
+        assert isinstance(backend, LocalBackend)
+        os.kill(backend.pid, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            while manager.backend("a") is not None or asyncio.all_tasks() != before:
+                await asyncio.sleep(0.01)
+    assert await complete(manager)
