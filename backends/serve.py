@@ -20,18 +20,19 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 from filelock import Timeout
 
-from backends import __version__, config, memory, paths, state
+from backends import __version__, catalogue, config, memory, paths, state
 from backends.api.app import Activity, create_app
 from backends.api.guard import Address
 from backends.config import Settings
-from backends.errors import ManagerUnavailable, MidspanError
+from backends.errors import ManagerUnavailable, MidspanError, ModelFileError, Unsupported
 from backends.manager import Manager
-from backends.remembered import Remembered
+from backends.remembered import Remembered, Selection
 from backends.snapshot_files import SnapshotFiles
 from backends.state import Endpoint
 
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None, *, foreground: bool = False) -> int
     """
     parser = argparse.ArgumentParser(prog="midspan serve", description=__doc__)
     parser.add_argument("--log-level", default=os.environ.get("MIDSPAN_LOG_LEVEL", "info"))
+    parser.add_argument("--model", default="")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     options = parser.parse_args(arguments)
     try:
@@ -71,6 +73,8 @@ def main(arguments: list[str] | None = None, *, foreground: bool = False) -> int
             settings, problems = config.load(assignments=options.assignments)
             for problem in problems:
                 logger.warning("%s", problem)
+            if options.model:
+                settings = _with_model(settings, options.model)
             asyncio.run(_serve(settings, directory))
     except Timeout:
         running = state.read()
@@ -83,6 +87,27 @@ def main(arguments: list[str] | None = None, *, foreground: bool = False) -> int
     return 0
 
 
+def _with_model(settings: Settings, name: str) -> Settings:
+    """Return `settings` where the model `name` has the roles that it can have.
+
+    Raises MidspanError where there is no such model, or it can be nothing.
+    """
+    remembered = Remembered(paths.state_dir())
+    facts = catalogue.facts(catalogue.Catalogue(settings, remembered).get(name))
+    if facts.problem:
+        raise ModelFileError(facts.problem)
+    if facts.fim is False and facts.chat is False:
+        raise Unsupported(f"{name} does neither: {facts.no_fim_reason} {facts.no_chat_reason}")
+    if facts.chat is not False:
+        settings = replace(settings, chat=replace(settings.chat, model=name))
+    if facts.fim is not False:
+        settings = replace(settings, completion=replace(settings.completion, model=name))
+        chosen = remembered.selection
+        if chosen is not None and chosen.configured == name:  # later, in an earlier such run
+            remembered.select(Selection(name, name))
+    return settings
+
+
 async def _serve(settings: Settings, directory: Path) -> None:
     listener = _listen(settings.manager.port)
     port: int = listener.getsockname()[1]
@@ -92,13 +117,18 @@ async def _serve(settings: Settings, directory: Path) -> None:
     activity = Activity()
     loop = asyncio.get_running_loop()
     ending: list[asyncio.Task[None]] = []
+    unpublished: list[OSError] = []
 
     def publish() -> None:
         pid = os.getpid()
         started = state.process_start(pid)
         assert started is not None
         endpoint = Endpoint(HOST, port, token, pid, started, __version__, time.time())
-        state.write(endpoint, directory)
+        try:
+            state.write(endpoint, directory)
+        except OSError as exc:
+            unpublished.append(exc)
+            raise
         logger.info("listening on %s:%d", HOST, port)
 
     def stop(drain: bool) -> None:
@@ -131,6 +161,13 @@ async def _serve(settings: Settings, directory: Path) -> None:
     watcher = asyncio.create_task(_stop_when_idle(server, manager, activity, minutes))
     try:
         await server.serve(sockets=[listener])
+    except SystemExit:  # uvicorn's, where the application could not start
+        if not unpublished:
+            raise
+        raise ManagerUnavailable(
+            f"Nobody can be told where the backend manager is: {directory / state.FILE_NAME} "
+            f"cannot be written ({unpublished[0].strerror}). Make room on its disk."
+        ) from unpublished[0]
     finally:
         watcher.cancel()
         state.remove(os.getpid(), directory)

@@ -31,8 +31,13 @@ def lsp(arguments: tuple[str, ...]) -> int:
     show_default=True,
     help="What to log on stderr. Prompts and completions appear at debug only.",
 )
+@click.option(
+    "--model",
+    default="",
+    help="The model that completes, and chats where it can. Default: the one in use.",
+)
 @set_option
-def serve(log_level: str, assignments: tuple[str, ...]) -> int:
+def serve(log_level: str, model: str, assignments: tuple[str, ...]) -> int:
     """Run the backend manager in the foreground, until Ctrl-C.
 
     Editors start it themselves; this is for looking at its log, and for other clients of its
@@ -41,6 +46,8 @@ def serve(log_level: str, assignments: tuple[str, ...]) -> int:
     from backends.serve import main
 
     arguments = ["--log-level", log_level]
+    if model:
+        arguments += ["--model", model]
     for assignment in assignments:
         arguments += ["--set", assignment]
     return Exit.OK if main(arguments, foreground=True) == 0 else Exit.FAILURE

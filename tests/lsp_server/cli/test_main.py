@@ -149,3 +149,11 @@ def test_serve_logs_on_stderr_where_that_is_no_terminal_too(
     assert done.returncode == Exit.OK
     assert "listening on 127.0.0.1:" in done.stderr
     assert "unknown key 'prot'; did you mean 'port'?" in done.stderr
+
+
+def test_serve_refuses_a_model_that_is_not_there(
+    midspan_env: dict[str, str], run_midspan: Run
+) -> None:
+    done = run_midspan(["serve", "--model", "no-such"], midspan_env)
+    assert done.returncode == Exit.FAILURE
+    assert "No model is called 'no-such'" in done.stderr
