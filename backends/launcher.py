@@ -142,11 +142,16 @@ def _answers(endpoint: Endpoint) -> bool:
 def _output_file() -> Path:
     """Return the file of what the manager prints: failed starts and native crashes.
 
-    Its log proper is `manager.log`, which it rotates itself.
+    Its log proper is `manager.log`, which it rotates itself. What cannot be written is not kept.
     """
     path = paths.state_dir() / "manager.out"
-    if path.exists() and path.stat().st_size > MAX_OUTPUT_BYTES:
-        path.replace(path.with_suffix(".out.1"))
+    try:
+        if path.exists() and path.stat().st_size > MAX_OUTPUT_BYTES:
+            path.replace(path.with_suffix(".out.1"))
+        path.open("ab").close()
+    except OSError as exc:
+        logger.warning("what the manager prints is not kept: %s", exc)
+        return Path(os.devnull)
     return path
 
 
@@ -155,4 +160,13 @@ def _last_line(output: Path, start: int) -> str:
         file.seek(start)
         lines = file.read(MAX_OUTPUT_BYTES).decode(errors="replace").split("\n")
     said = [line.strip() for line in lines if line.strip()]
-    return said[-1] if said else f"it said nothing; see {output}"
+    return said[-1] if said else _why_silent(output)
+
+
+def _why_silent(output: Path) -> str:
+    try:
+        with output.open("ab", buffering=0) as sink:
+            sink.write(b"\n")
+    except OSError as exc:
+        return f"what it said could not be written to {output} ({exc.strerror})."
+    return f"it said nothing; see {output}"

@@ -230,6 +230,7 @@ def _listen(port: int) -> socket.socket:
 
 def _set_up_logging(level: str, *, foreground: bool) -> None:
     """Log to `manager.log` in the state folder, and in the foreground to stderr."""
+    logging.raiseExceptions = False  # a log that cannot be written is lost, without a word of it
     handlers: list[logging.Handler] = [logging.StreamHandler()] if foreground else []
     problem = ""
     try:

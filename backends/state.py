@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -77,11 +78,11 @@ def process_start(pid: int) -> str | None:
     """
     if sys.platform == "linux":
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
+            row = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
         except OSError:
             return None
         # The name, in parentheses, may itself hold spaces and parentheses.
-        after_name = stat.rpartition(")")[2].split()
+        after_name = row.rpartition(")")[2].split()
         return None if after_name[0] in "ZX" else after_name[19]
     import psutil
 
@@ -98,14 +99,15 @@ def _file(directory: Path | None) -> Path:
 
 def _read_own(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return b""
-    with open(descriptor, "rb") as file:
+    try:
         info = os.fstat(descriptor)
-        if info.st_uid != os.getuid() or info.st_mode & 0o077:
-            return b""
-        return file.read(MAX_BYTES)
+        ours = stat.S_ISREG(info.st_mode) and info.st_uid == os.getuid()
+        return os.read(descriptor, MAX_BYTES) if ours and not info.st_mode & 0o077 else b""
+    finally:
+        os.close(descriptor)
 
 
 def _parse(data: bytes) -> Endpoint | None:

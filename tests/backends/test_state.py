@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -82,6 +83,13 @@ def test_read_of_a_file_others_may_read_or_a_link_is_none(
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     assert state.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_read_of_what_is_no_file_is_none(tmp_path: Path, make: Callable[..., None]) -> None:
+    make(tmp_path / state.FILE_NAME, 0o700)
+    assert state.read(tmp_path) is None
+    state.remove(os.getpid(), tmp_path)
 
 
 def test_remove_leaves_another_managers_file(tmp_path: Path, endpoint: Endpoint) -> None:

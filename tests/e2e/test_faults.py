@@ -1,0 +1,124 @@
+"""What a machine can do to the whole program: disks, homes and clocks, with the real processes."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from lsp_server.cli.exits import Exit
+from tests.conftest import Env, stop_manager
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's"),
+]
+
+Run = Callable[..., CompletedProcess[str]]
+
+_PR_CAPBSET_DROP = 24
+_FILE_CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+
+
+def heed_modes() -> None:
+    """Have files' modes hold for root too, from the next exec on."""
+    for capability in _FILE_CAPABILITIES:
+        ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, capability)
+
+
+def full_disk(most: int) -> Callable[[], None]:
+    """Have no file get longer than `most` bytes, in the program and all that it starts."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> str:
+    file = tmp_path / "shapes.py"
+    file.write_text(
+        "def add(first, second):\n    return first + second\n\n\ndef sub(a, b):\n    ret\n"
+    )
+    return f"{file}:6:8"
+
+
+def completed(done: CompletedProcess[str]) -> str:
+    assert done.returncode == Exit.OK, done.stderr
+    return str(json.loads(done.stdout)["text"])
+
+
+def test_read_only_home_still_completes(
+    midspan_env: Env, run_midspan: Run, tmp_path: Path, code: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o500)
+    kept = ("MIDSPAN_RUNTIME_DIR",)
+    env = {
+        k: v for k, v in midspan_env.items() if k in kept or not k.startswith(("MIDSPAN_", "XDG_"))
+    }
+    env["HOME"] = str(home)
+    done = run_midspan(["complete", code, "--json"], env, preexec_fn=heed_modes)
+    assert completed(done)
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("unreadable", [".", "some", "some.gguf"])
+def test_models_that_cannot_be_looked_at_hide_no_others(
+    midspan_env: Env, run_midspan: Run, code: str, unreadable: str
+) -> None:
+    folder = Path(midspan_env["MIDSPAN_MODELS_DIR"])
+    path = folder / unreadable
+    if path.suffix:
+        path.touch()
+    else:
+        path.mkdir(exist_ok=True)
+    path.chmod(0)
+    try:
+        assert completed(
+            run_midspan(["complete", code, "--json"], midspan_env, preexec_fn=heed_modes)
+        )
+    finally:
+        path.chmod(0o700)
+
+
+def test_full_disk_leaves_completion_alone(midspan_env: Env, run_midspan: Run, code: str) -> None:
+    # Room for the small file that says where the manager is, and not for logs, counts and cells.
+    done = run_midspan(["complete", code, "--json"], midspan_env, preexec_fn=full_disk(1024))
+    assert completed(done)
+    stop_manager(midspan_env)  # which would save cells
+    left = [p for p in Path(midspan_env["MIDSPAN_STATE_DIR"]).rglob("*") if p.is_file()]
+    assert all(file.stat().st_size <= 1024 for file in left)
+    assert not [file.name for file in left if file.suffix == ".cells"]
+    assert completed(run_midspan(["complete", code, "--json"], midspan_env))
+
+
+def test_disk_too_full_for_a_manager_is_said(midspan_env: Env, run_midspan: Run, code: str) -> None:
+    done = run_midspan(["complete", code, "--json"], midspan_env, preexec_fn=full_disk(0))
+    assert done.returncode == Exit.UNAVAILABLE
+    assert "manager.out (File too large)" in done.stderr
+    Path(midspan_env["MIDSPAN_STATE_DIR"], "manager.out").unlink()
+    done = run_midspan(["complete", code, "--json"], midspan_env, preexec_fn=full_disk(120))
+    assert done.returncode == Exit.UNAVAILABLE
+    assert "Nobody can be told where the backend manager is" in done.stderr  # cut off, as it must
+    assert completed(run_midspan(["complete", code, "--json"], midspan_env))
+
+
+def test_logs_on_a_full_disk_do_no_harm(midspan_env: Env, run_midspan: Run, code: str) -> None:
+    for name in ("manager.log", "manager.out"):
+        Path(midspan_env["MIDSPAN_STATE_DIR"], name).symlink_to("/dev/full")
+    assert completed(run_midspan(["complete", code, "--json"], midspan_env))
+
+
+def test_what_is_in_the_way_of_its_files_does_no_harm(
+    midspan_env: Env, run_midspan: Run, code: str
+) -> None:
+    for name in ("manager.log", "manager.out", "manager-memory.json", "cells", "ledger.sqlite3"):
+        path = Path(midspan_env["MIDSPAN_STATE_DIR"], name)
+        path.mkdir()
+        path.chmod(0)  # as what another user left there
+    done = run_midspan(["complete", code, "--json"], midspan_env, preexec_fn=heed_modes)
+    assert completed(done)
