@@ -218,7 +218,7 @@ class _Run:
         elif best is not None and best.evidence.failure is None:
             parts.append(f"Not verified: {statement(best.evidence)}.")
         else:
-            parts.append("No kernel passed its checks.")
+            parts.append(f"No {'other ' if self.known else ''}kernel passed its checks.")
         if self.why_no_template:
             parts.append(f"No template fits: {self.why_no_template}.")
         if self.written:
@@ -227,6 +227,10 @@ class _Run:
             parts.append(
                 f"The model wrote {self.written}, {len(checked)} worth checking, {passed} verified."
             )
+            if self.model is not None and not self.model.chats and not passed:
+                parts.append(
+                    f"{self.model.name} only completes: a model that chats is told what was wrong."
+                )
         elif self.model is None and (best is None or not best.evidence.verified):
             parts.append("No model was asked.")
         guessed = [one.name for one in self.task.parameters if one.guessed]

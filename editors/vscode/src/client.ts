@@ -20,6 +20,7 @@ import { SECTION, explicitSettings, own } from './settings';
 const SCHEMES = ['file', 'untitled', 'vscode-notebook-cell', 'vscode-vfs', 'vscode-remote'];
 
 export type CompletionMiddleware = Pick<Middleware, 'provideInlineCompletionItems'>;
+type Shown = CompletionMiddleware & Pick<Middleware, 'provideCodeLenses'>;
 
 /** Commands of the server's that are run here instead, by their names. */
 export type TakenOver = Readonly<Record<string, (args: unknown[]) => Promise<void>>>;
@@ -32,7 +33,7 @@ export function isServed(document: TextDocument): boolean {
 export function makeClient(
   command: string,
   log: LogOutputChannel,
-  completion: CompletionMiddleware,
+  shown: Shown,
   takenOver: TakenOver,
   previews: Previews,
   closed: () => void,
@@ -50,7 +51,7 @@ export function makeClient(
     },
     initializationFailedHandler: () => false,
     middleware: {
-      ...completion,
+      ...shown,
       executeCommand: (name, args, next) => takenOver[name]?.(args) ?? next(name, args),
       workspace: {
         handleApplyEdit: (params, next) => previews.apply(client, params, (edit) => next(edit, CancellationToken.None)),

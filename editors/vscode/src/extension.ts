@@ -49,7 +49,8 @@ export function activate(context: ExtensionContext): void {
 
   const connect = (command: string, closed: () => void): Connection => {
     log.info(`starting ${command}`);
-    const made = makeClient(command, log, suggestions.middleware, kernels.commands, previews, closed);
+    const shown = { ...suggestions.middleware, ...kernels.middleware };
+    const made = makeClient(command, log, shown, kernels.commands, previews, closed);
     made.onNotification('midspan/status', (status: ServerStatus) => {
       if (client === made) {
         item.setStatus(status);

@@ -6,13 +6,18 @@
  * it writes it sends as an edit to be confirmed, which is `preview`'s.
  */
 
-import { l10n, window } from 'vscode';
-import type { LanguageClient } from 'vscode-languageclient/node';
+import { commands, l10n, TextEditorRevealType, window } from 'vscode';
+import type { CodeLens } from 'vscode';
+import type { LanguageClient, Middleware } from 'vscode-languageclient/node';
 
 import { complain, execute, executeSlowly } from './server';
+import { shortened } from './units';
 
 const RUN = 'midspan.kernel.run';
 const SHAPES = 'midspan.kernel.shapes';
+const EVIDENCE = 'midspan.kernel.evidence';
+/** Longest text of a lens: what else it says would push the actions beside it out of sight. */
+const LENS_LENGTH = 48;
 const LANGUAGES = ['Triton', 'C', 'Numba', 'CUDA'];
 
 /** Where the function is: any line of it, counted from 0. */
@@ -39,15 +44,35 @@ interface Answer {
   applied?: boolean;
 }
 
+/** All that is known of a kernel: a sentence, and a line for each check. */
+interface Known {
+  message: string;
+}
+
 export class Kernels {
   constructor(private readonly client: () => LanguageClient | undefined) {}
 
-  /** The commands of code actions and lenses that take long: they are run here, to be watched. */
+  /** Lenses with short texts; all of one is seen where the mouse rests on it. */
+  readonly middleware: Pick<Middleware, 'provideCodeLenses'> = {
+    provideCodeLenses: async (document, token, next) => {
+      const lenses = await next(document, token);
+      for (const { command } of lenses ?? []) {
+        if (command !== undefined && command.title.length > LENS_LENGTH) {
+          command.tooltip = command.title;
+          command.title = shortened(command.title, LENS_LENGTH);
+        }
+      }
+      return lenses;
+    },
+  };
+
+  /** The commands of code actions and lenses that are run here: to be watched, or to be read. */
   readonly commands: Record<string, (args: unknown[]) => Promise<void>> = {
     [RUN]: ([place]) => this.generate(place as Place),
     'midspan.kernel.resample': (args) => this.watched('midspan.kernel.resample', args),
     'midspan.kernel.repair': (args) => this.watched('midspan.kernel.repair', args),
     'midspan.kernel.verify': (args) => this.watched('midspan.kernel.verify', args),
+    [EVIDENCE]: ([kernel]) => this.explain(kernel as object),
   };
 
   /** Generates one for the function at the cursor, in a language that is asked for. */
@@ -84,9 +109,37 @@ export class Kernels {
       const answer = await executeSlowly<Answer>(this.client(), title, command, args);
       if (answer?.success && answer.applied !== false) {
         void window.showInformationMessage(l10n.t('Midspan: {0}', answer.statement));
+      } else if (answer?.success === false && answer.applied === undefined) {
+        void window.showWarningMessage(l10n.t('Midspan: {0}', answer.statement));
+      }
+      if (answer?.applied) {
+        await revealLenses();
       }
     } catch (error) {
       complain(error);
+    }
+  }
+
+  /** Shows each check in a line of its own, for which a notification has no room. */
+  private async explain(kernel: object): Promise<void> {
+    try {
+      const { message } = await execute<Known>(this.client(), EVIDENCE, [{ ...kernel, quiet: true }]);
+      const [statement = '', ...checks] = message.split('\n');
+      void window.showInformationMessage(statement, { modal: true, detail: checks.join('\n') });
+    } catch (error) {
+      complain(error);
+    }
+  }
+}
+
+/** Scrolls a kernel that was written to its function, where the lenses are. */
+async function revealLenses(): Promise<void> {
+  const editor = window.activeTextEditor;
+  if (editor !== undefined) {
+    const lenses = await commands.executeCommand<CodeLens[]>('vscode.executeCodeLensProvider', editor.document.uri);
+    const first = lenses.find((lens) => lens.command?.command === EVIDENCE);
+    if (first !== undefined) {
+      editor.revealRange(first.range, TextEditorRevealType.InCenter);
     }
   }
 }

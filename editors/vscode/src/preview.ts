@@ -5,7 +5,7 @@
  * this one takes a single click. Rule: an edit is made as the server sent it, or not at all.
  */
 
-import { commands, Disposable, l10n, TabInputText, Uri, window, workspace } from 'vscode';
+import { commands, Disposable, l10n, Position, Range, TabInputText, Uri, window, workspace } from 'vscode';
 import type { Tab, TextEdit, WorkspaceEdit } from 'vscode';
 import type { ApplyWorkspaceEditParams, ApplyWorkspaceEditResult, LanguageClient } from 'vscode-languageclient/node';
 
@@ -59,11 +59,12 @@ export class Previews implements Disposable {
     // New files are saved, as those of a refactoring are.
     const isRefactoring = documentChanges.some((change) => 'kind' in change && change.kind === 'create');
     const made = (await apply({ ...params, edit: bare, metadata: { isRefactoring } })) as ApplyWorkspaceEditResult;
-    const first = edit.entries()[0]?.[0];
+    const [first, edits] = edit.entries()[0] ?? [];
     if (!made.applied) {
       complain(l10n.t('A file changed meanwhile: nothing was written.'));
     } else if (first !== undefined) {
-      await window.showTextDocument(await workspace.openTextDocument(first));
+      const at = edits?.[0]?.range.start ?? new Position(0, 0);
+      await window.showTextDocument(await workspace.openTextDocument(first), { selection: new Range(at, at) });
     }
     return made;
   }

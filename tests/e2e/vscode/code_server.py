@@ -248,6 +248,21 @@ class Window:
         self.page.locator(".monaco-editor .view-lines").first.click()
         self.press("Control+End")
 
+    def show(self, name: str) -> None:
+        """Open a file of the workspace by its name, or turn to it."""
+        self.press("Control+p")
+        field = self.page.locator(".quick-input-widget input[type=text]").first
+        field.wait_for()
+        field.fill(name)
+        row = self.page.locator(".quick-input-list .monaco-list-row.focused")
+        row.filter(has_text=name).wait_for()
+        self.press("Enter")
+        self.page.wait_for_selector(f".tab.active[aria-label^='{name}']")
+        self.page.locator(".breadcrumbs-below-tabs, .monaco-breadcrumbs").get_by_text(
+            name
+        ).wait_for()
+        self.page.wait_for_selector(".monaco-editor.focused")
+
     def text(self) -> str:
         """The document's text, which it saves."""
         self.page.wait_for_timeout(50)  # until the tab says that it has changed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,17 @@ import pytest
 
 from backends import starter
 from tests.backends.downloads.hub import Hub, serving
+from tests.backends.remote import upstream
 from tests.conftest import MIDSPAN, Env, private_env, stop_manager
-from tests.e2e.vscode.code_server import CHROMIUM_ARGS, CodeServer, Window, build, chromium, missing
+from tests.e2e.vscode.code_server import (
+    CHROMIUM_ARGS,
+    PATIENCE,
+    CodeServer,
+    Window,
+    build,
+    chromium,
+    missing,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -71,6 +82,46 @@ def window(
     file = tmp_path_factory.mktemp("project") / "sample.py"
     file.write_text("")
     return vscode.window(browser, file)
+
+
+@pytest.fixture
+def chat_model(vscode_env: Env) -> Iterator[Callable[..., None]]:
+    """Have a model that can chat: an endpoint that answers these pieces, whatever it is asked."""
+    loop, ready, ended, ports = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), []
+    config = Path(vscode_env["MIDSPAN_CONFIG"])
+
+    async def serve(pieces: tuple[str, ...]) -> None:
+        event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "chatty"}
+        events = [
+            {**event, "choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces
+        ]
+        last = {**event, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        async with upstream.serving() as server:
+            server.answers("/v1/models", upstream.as_json({"data": [{"id": "chatty"}]}))
+            server.answers("/v1/chat/completions", upstream.sse(*events, last))
+            ports.append(server.port)
+            ready.set()
+            await ended.wait()
+
+    threads = []
+
+    def start(*pieces: str) -> None:
+        threads.append(threading.Thread(target=loop.run_until_complete, args=[serve(pieces)]))
+        threads[0].start()
+        assert ready.wait(PATIENCE)
+        config.write_text(
+            f'[chat]\nmodel = "chatty"\n[models.chatty]\nprofile = "openai-compatible"\n'
+            f'endpoint = "http://127.0.0.1:{ports[0]}/v1"\n'
+        )
+        stop_manager(vscode_env)  # the next one reads the file
+
+    yield start
+    config.unlink(missing_ok=True)
+    stop_manager(vscode_env)
+    loop.call_soon_threadsafe(ended.set)
+    for thread in threads:
+        thread.join()
+    loop.close()
 
 
 @pytest.fixture(autouse=True)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.backends.remote.upstream import as_json, serving, sse
-from tests.conftest import Env, stop_manager
+from tests.conftest import Env
 from tests.e2e.vscode.code_server import CODE, PATIENCE, CodeServer, Window
 
 
@@ -119,44 +116,11 @@ def test_edit_says_that_the_starter_cannot_chat(window: Window):
     assert window.text() == CODE + "return a * b\n"
 
 
-@pytest.fixture
-def chat_model(vscode_env: Env) -> Iterator[None]:
-    """A model that can chat: an endpoint that writes the same edit whatever it is asked."""
-    pieces = ("```python\n    return", " a * b  # prod", "uct\n```")
-    event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "chatty"}
-    events = [{**event, "choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
-    last = {**event, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-
-    async def serve(ready: threading.Event, ended: asyncio.Event, ports: list[int]) -> None:
-        async with serving() as upstream:
-            upstream.answers("/v1/models", as_json({"data": [{"id": "chatty"}]}))
-            upstream.answers("/v1/chat/completions", sse(*events, last))
-            ports.append(upstream.port)
-            ready.set()
-            await ended.wait()
-
-    loop, ready, ended, ports = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), []
-    thread = threading.Thread(target=loop.run_until_complete, args=[serve(ready, ended, ports)])
-    thread.start()
-    assert ready.wait(PATIENCE)
-    config = Path(vscode_env["MIDSPAN_CONFIG"])
-    config.write_text(
-        f'[chat]\nmodel = "chatty"\n[models.chatty]\nprofile = "openai-compatible"\n'
-        f'endpoint = "http://127.0.0.1:{ports[0]}/v1"\n'
-    )
-    stop_manager(vscode_env)  # the next one reads the file
-    yield
-    config.unlink()
-    stop_manager(vscode_env)
-    loop.call_soon_threadsafe(ended.set)
-    thread.join()
-    loop.close()
-
-
 @pytest.mark.parametrize("choice", ["Apply", "Discard"])
 def test_edit_shows_the_difference_and_changes_nothing_before(
-    window: Window, chat_model: None, choice: str
+    window: Window, chat_model: Callable[..., None], choice: str
 ):
+    chat_model("```python\n    return", " a * b  # prod", "uct\n```")
     before = CODE + "return a * b\n\n\nprint(1)\n"
     window.fill(before)
     window.press("Control+Home", *["ArrowDown"] * 9, "End")

@@ -160,6 +160,7 @@ def test_session_models_that_only_complete_are_not_told_what_was_wrong() -> None
     assert not outcome.success
     assert model.shown == [(), ()]
     assert outcome.message.startswith("No kernel passed its checks.")
+    assert "only completes: a model that chats is told what was wrong." in outcome.message
 
 
 def test_session_template_needs_no_model() -> None:
