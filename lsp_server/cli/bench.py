@@ -75,6 +75,30 @@ def infill(
 
 
 @bench.command()
+@click.option(
+    "--language",
+    "languages",
+    multiple=True,
+    type=click.Choice(["python", "javascript", "cpp", "sql"]),
+    help="Only these; default: those that can be run here.",
+)
+@_count("--samples", 1, "Of each task; one is greedy, several are drawn at temperature 0.7.")
+@click.option("--model", help="The model to ask; default: the one in use.")
+@click.option("--details", is_flag=True, help="Add every answer to the JSON.")
+@json_option
+def tasks(
+    languages: tuple[str, ...], samples: int, model: str | None, details: bool, as_json: bool
+) -> int:
+    """Does what is filled in work? Small programs, run in a sandbox: pass@1, times, failures."""
+    from benchmarks import tasks as benchmark
+
+    result = benchmark.run(
+        languages=languages, samples=samples, model=model, details=details, progress=progress
+    )
+    return _print(result, as_json)
+
+
+@bench.command()
 @_count("--runs", 20, "Starts of each server.")
 @json_option
 def startup(runs: int, as_json: bool) -> int:
