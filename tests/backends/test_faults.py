@@ -189,3 +189,30 @@ async def test_worker_that_died_leaves_nothing_running_in_the_manager(
             while manager.backend("a") is not None or asyncio.all_tasks() != before:
                 await asyncio.sleep(0.01)
     assert await complete(manager)
+
+
+FEW_CELLS = """
+import sys
+from backends import memory, worker
+memory.MAX_CELLS = 4096
+sys.exit(worker.main())
+"""
+
+
+async def test_fifty_documents_take_no_more_memory_than_was_said(
+    real_manager: MakeRealManager,
+) -> None:
+    manager = await real_manager(command=(sys.executable, "-P", "-c", FEW_CELLS))
+    _, backend = await manager.ready()
+    assert isinstance(backend, LocalBackend)
+    worker = psutil.Process(backend.pid)
+    evaluated = 0
+    for number in range(50):
+        lines = (f"def f{number}_{i}(x):\n    return x * {i} - {number}\n\n\n" for i in range(16))
+        request = InfillRequest("".join(lines), "\n", f"document-{number}", max_tokens=1)
+        async with aclosing(backend.infill(request)) as chunks:
+            *_, last = [chunk async for chunk in chunks]
+        assert last.usage is not None
+        evaluated += last.usage.prompt_tokens - last.usage.cached_tokens
+        assert worker.memory_info().rss < backend.memory_bytes
+    assert evaluated > 2 * 4096  # what all hold fits no cache of this size

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
+import os
 import resource
+import signal
 import sys
+import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
 from lsp_server.cli.exits import Exit
 from tests.conftest import Env, stop_manager
+from tests.e2e.conftest import PATIENCE, Editor, plain
+from tests.e2e.test_lsp_editor import PATTERN
 
 pytestmark = [
     pytest.mark.engine,
@@ -122,3 +130,75 @@ def test_what_is_in_the_way_of_its_files_does_no_harm(
         path.chmod(0)  # as what another user left there
     done = run_midspan(["complete", code, "--json"], midspan_env, preexec_fn=heed_modes)
     assert completed(done)
+
+
+CLOCK = """
+import os, time
+def ahead():
+    with open(os.environ["AHEAD"]) as file:
+        return int(file.read())
+now, now_ns = time.time, time.time_ns
+time.time = lambda: now() + ahead()
+time.time_ns = lambda: now_ns() + ahead() * 10**9
+"""
+
+
+@pytest.fixture
+def clock(midspan_env: Env, tmp_path: Path) -> Callable[[int], None]:
+    """Set how many seconds the clock of all of midspan's processes is ahead."""
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(CLOCK)
+    midspan_env["PYTHONPATH"] = str(tmp_path / "clock")
+    midspan_env["AHEAD"] = str(tmp_path / "ahead")
+
+    def move(seconds: int) -> None:
+        whole = tmp_path / "moved"
+        whole.write_text(str(seconds))
+        whole.replace(tmp_path / "ahead")
+
+    move(0)
+    return move
+
+
+async def test_clock_that_jumps_an_hour_ends_nothing(
+    clock: Callable[[int], None], editor: Editor
+) -> None:
+    buffer = editor.open(PATTERN)
+    buffer.type("ret")
+    (item,) = await buffer.ghost_soon()
+    manager, worker = editor.manager_pid(), (await editor.model("starter"))["pid"]
+    for number, seconds in enumerate((3600, -3600, 0)):
+        clock(seconds)
+        assert [known.insert_text for known in await buffer.ghost()] == [item.insert_text]
+        other = editor.open(PATTERN, f"other-{number}.py")  # no suggestion for it is known
+        other.type("ret")
+        assert await other.ghost_soon()
+        row = await editor.model("starter")
+        assert (editor.manager_pid(), row["pid"], row["restarts"]) == (manager, worker, 0)
+        assert abs(row["since"] - time.time() - seconds) < 600
+
+
+async def test_worker_killed_in_mid_generation_gives_an_empty_result_and_one_notice(
+    editor: Editor,
+) -> None:
+    told: list[Any] = []
+    editor.client.feature("midspan/status")(lambda status: told.append(plain(status)))
+    buffer = editor.open(PATTERN)
+    buffer.type("ret")
+    await buffer.ghost_soon()
+    worker = (await editor.model("starter"))["pid"]
+    os.kill(worker, signal.SIGSTOP)  # so that the request is under way for sure
+    buffer = editor.open(PATTERN, "unknown.py")
+    buffer.type("ret")
+    asked = asyncio.ensure_future(buffer.ghost())
+    async with asyncio.timeout(PATIENCE):
+        while not (await editor.model("starter"))["in_flight"]:
+            await asyncio.sleep(0.02)
+    del told[:]
+    os.kill(worker, signal.SIGKILL)
+    assert await asked == []
+    assert await buffer.ghost_soon()
+    notices = [notice for notice, _ in groupby(status["message"] for status in told) if notice]
+    assert notices == ["The worker of starter was killed by SIGKILL."]
+    assert editor.client.messages == []  # nothing pops up
+    assert (await editor.model("starter"))["restarts"] == 1
