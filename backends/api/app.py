@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backends.api import anthropic, downloads, management, openai, page
 from backends.api.answers import on_error
+from backends.api.compare import compare
 from backends.api.guard import Address, Guard
 from backends.api.infill import infill
 from backends.api.sessions import Sessions
@@ -41,6 +42,7 @@ ROUTES = (
     Route("/api/models/remove", management.remove, methods=["POST"]),
     Route("/api/models/catalogue", downloads.catalogue),
     Route("/api/models/recommend", downloads.recommend),
+    Route("/api/models/compare", compare),
     Route("/api/models/download", downloads.download, methods=["POST"]),
     Route("/api/models/download/cancel", downloads.cancel, methods=["POST"]),
     Route("/api/models/downloads", downloads.downloads),

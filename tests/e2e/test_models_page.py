@@ -118,6 +118,7 @@ def test_models_are_compared_side_by_side(page: Page) -> None:
     for name in ("starter", "qwen2.5-coder-7b"):
         page.get_by_label(f"Compare {name}", exact=True).press("Space")
     table = page.locator("#compare")
+    table.get_by_role("columnheader", name="qwen2.5-coder-7b").wait_for()
     assert table.locator("thead th").all_inner_texts() == ["", "starter", "qwen2.5-coder-7b"]
     assert "7.62B" in table.get_by_role("row", name="Parameters").inner_text()
     assert "apache-2.0" in table.get_by_role("row", name="Licence").inner_text()
@@ -128,7 +129,9 @@ def test_a_download_is_stopped_goes_on_and_is_deleted(page: Page, hub: Hub) -> N
     row = page.locator("#offers").get_by_role("row", name=f"Compare {ROW.name} {ROW.name} ")
     assert row.locator("progress").is_hidden()
     row.get_by_role("button", name=f"Download {ROW.name}").click()
-    row.locator("small").filter(has_text=re.compile(r"downloading: \d+ % of \d+ MiB")).wait_for()
+    row.locator("small").filter(
+        has_text=re.compile(r"downloading: [1-9]\d* % of \d+ MiB")
+    ).wait_for()
     assert (
         0 < int(row.locator("progress").get_attribute("value") or 0) < starter.path().stat().st_size
     )

@@ -122,7 +122,7 @@ class Rows {
     tick.setAttribute("aria-label", `Compare ${name}`);
     tick.addEventListener("change", () => {
       ticked[tick.checked ? "add" : "delete"](name);
-      compare();
+      act(compare);
     });
     element.insertCell().append(tick);
     const cells = this.columns.map(() => element.insertCell());
@@ -238,30 +238,33 @@ const FACTS = [
   ["Memory", (row) => size(row.memory_bytes)],
   ["Quantisation", (row) => row.quantisation],
   ["Context", (row) => (row.context_length ? `${row.context_length} tokens` : "")],
-  ["Family", (row) => row.family || row.architecture],
+  ["Family", (row) => row.family],
   ["Engine", (row) => row.engine],
   ["Licence", (row) => row.licence],
   ["Can", abilities],
-  ["On this machine", (row) => (row.fits ? `${SUITS[row.fits]}: ${row.why}` : row.state)],
+  ["On this machine", (row) => (row.here ? row.state : `${SUITS[row.fits]}: ${row.why}`)],
 ];
 
-function compare() {
-  const rows = [...known.own, ...known.offers].filter(
-    (row, index, all) =>
-      ticked.has(row.name) && all.findIndex((one) => one.name === row.name) === index,
-  );
+let compared = 0; // how often it was asked: an answer that is overtaken is dropped
+
+async function compare() {
+  const asked = ++compared;
+  const names = [...ticked].map((name) => `name=${encodeURIComponent(name)}`).join("&");
+  const { models } = names ? await call(`/api/models/compare?${names}`) : { models: [] };
+  if (asked !== compared) return;
   const table = $("compare");
-  table.hidden = rows.length === 0;
-  $("compare-hint").hidden = rows.length > 0;
+  table.hidden = models.length === 0;
+  $("compare-hint").hidden = models.length > 0;
   const head = table.createTHead();
+  const titles = ["", ...models.map((row) => row.name)];
   head.replaceChildren();
-  head.insertRow().append(...["", ...rows.map((row) => row.name)].map((name) => heading(name, "col")));
+  head.insertRow().append(...titles.map((title) => heading(title, "col")));
   for (const body of [...table.tBodies]) body.remove();
   const body = table.createTBody();
   for (const [name, text] of FACTS) {
     const line = body.insertRow();
     line.append(heading(name, "row"));
-    for (const row of rows) line.insertCell().textContent = text(row) || "–";
+    for (const row of models) line.insertCell().textContent = text(row) || "–";
   }
 }
 
