@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 from typing import BinaryIO
@@ -15,10 +16,12 @@ from typing import BinaryIO
 def die_with_parent() -> None:
     """Ask Linux to end this process with its parent; elsewhere the end of input has to do."""
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
+    # The parent may have died before: then nobody holds the other end of stdin.
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        os._exit(1)
 
 
 def claim_stdout() -> BinaryIO:

@@ -8,7 +8,9 @@ text that they have accepted. Must not know which settings there are.
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +56,10 @@ def read(path: Path) -> Document | None:
     """Read a file; None where there is none."""
     source = str(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        with open(path, "rb", opener=_without_waiting) as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise ValueError("it is a pipe")
+            data = file.read(MAX_BYTES + 1) or b""
         if len(data) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
         text = data.decode("utf-8-sig")
@@ -70,6 +74,11 @@ def read(path: Path) -> Document | None:
 def parse(text: str, source: str) -> Document:
     """Read a file's text: JSON if `source` ends so, else TOML."""
     return _json(text, source) if source.lower().endswith(".json") else _toml(text, source)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what may be a pipe: the language server reads files of repositories."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_there(path: Path) -> bool:

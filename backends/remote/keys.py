@@ -93,16 +93,21 @@ def _from_environment(name: str, environment: Mapping[str, str]) -> str:
 def _from_file(name: str, environment: Mapping[str, str]) -> str:
     path = Path(name).expanduser()
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if stat.S_IMODE(status.st_mode) & 0o077 or status.st_uid != os.getuid():
                 raise BadRequest(f"The key in {path} can be read by others: chmod 600 it.")
-            value = file.read(MAX_KEY + 1).decode().strip()
+            value = (file.read(MAX_KEY + 1) or b"").decode().strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise BadRequest(f"The key in {path} cannot be read: {_reason(exc)}.") from None
     if not value:
         raise BadRequest(f"{path} holds no key.")
     return value
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what may be a pipe: one that nobody writes to holds no key."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _from_keyring(name: str, environment: Mapping[str, str]) -> str:

@@ -228,3 +228,8 @@ def test_relative_paths_start_at_the_files_folder(
         "llama-server",
     )
     assert (b.path, b.binary) == ("/abs/b.gguf", f"{tmp_path}/bin/llama-server")
+
+
+def test_a_pipe_in_the_files_place_is_a_problem_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.toml")
+    assert port(tmp_path) == (0, ["config.toml: cannot be read: it is a pipe"])

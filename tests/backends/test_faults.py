@@ -20,8 +20,8 @@ import pytest_asyncio
 from backends import launcher, lifecycle, starter
 from backends.backend import InfillRequest
 from backends.client import ManagerClient
-from backends.config import CompletionSettings, ManagerSettings, ModelSettings, Settings
-from backends.errors import LoadFailed, MidspanError, ModelFileError
+from backends.config import CompletionSettings, ManagerSettings, Settings
+from backends.errors import LoadFailed, MidspanError, ModelFileError, WorkerDied
 from backends.factory import Workers
 from backends.local import LocalBackend
 from backends.manager import Manager
@@ -54,9 +54,8 @@ async def real_manager(private_dirs: Path) -> AsyncIterator[MakeRealManager]:
     """Make a manager whose workers run the starter model."""
     async with AsyncExitStack() as stack:
 
-        async def make(**workers: Any) -> Manager:
-            models = {"starter-2": ModelSettings(path=str(starter.path()))}
-            settings = Settings(ManagerSettings(), CompletionSettings("starter-2"), models=models)
+        async def make(model: str = "starter", **workers: Any) -> Manager:
+            settings = Settings(ManagerSettings(), CompletionSettings(model))
             manager = Manager(settings, Remembered(private_dirs / "state"), Workers(**workers))
             stack.push_async_callback(manager.close)
             return manager
@@ -97,7 +96,7 @@ async def test_no_memory_at_all_is_said_and_the_manager_lives(
     with pytest.raises(LoadFailed, match=r"no memory for a context of .* nor for one of"):
         await complete(manager)
     manager._workers = Workers()
-    await manager.select("starter-2")
+    await manager.select("starter")
     assert await complete(manager)
 
 
@@ -216,3 +215,21 @@ async def test_fifty_documents_take_no_more_memory_than_was_said(
         evaluated += last.usage.prompt_tokens - last.usage.cached_tokens
         assert worker.memory_info().rss < backend.memory_bytes
     assert evaluated > 2 * 4096  # what all hold fits no cache of this size
+
+
+async def test_file_cut_under_a_loaded_model_is_named_and_the_whole_one_serves_again(
+    real_manager: MakeRealManager, private_dirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "RETRY_AFTER", 0.0)
+    whole = starter.path().read_bytes()
+    file = private_dirs / "models" / "mapped.gguf"
+    file.write_bytes(whole)
+    manager = await real_manager(model="mapped")
+    assert await complete(manager)
+    os.truncate(file, 100_000)  # its pages are gone, and reading them is a SIGBUS
+    with pytest.raises(ModelFileError, match="truncated"):  # noqa: PT012 - at one of the requests
+        for _ in range(3):
+            with suppress(WorkerDied):
+                await complete(manager)
+    file.write_bytes(whole)
+    assert await complete(manager)

@@ -116,6 +116,15 @@ def test_worker_refuses_a_file_that_is_no_model(pipe: Pipe) -> None:
     assert pipe.process.wait(timeout=20) == 1
 
 
+def test_worker_whose_manager_died_before_it_began_loads_nothing(pipe: Pipe) -> None:
+    assert pipe.process.stdin is not None
+    pipe.process.stdin.write(frames.encode(load()))
+    pipe.process.stdin.close()  # while its interpreter starts
+    assert pipe.process.stdout is not None
+    assert pipe.process.stdout.read() == b""
+    assert pipe.process.wait(timeout=20) == 1
+
+
 def test_worker_ends_on_a_broken_frame(pipe: Pipe) -> None:
     assert pipe.process.stdin is not None
     pipe.process.stdin.write(frames.HEADER.pack(frames.MAX_FRAME + 1))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,8 +74,11 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert known.refusal(file, "python") is None
 
 
-def test_an_unreadable_file_keeps_everything_back(tmp_path: Path) -> None:
-    (tmp_path / ".midspan.toml").mkdir()
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_an_unreadable_file_keeps_everything_back(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / ".midspan.toml")
     assert "can't be understood" in (refused(tmp_path / "a.py") or "")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def test_file_without_a_key_is_said(tmp_path: Path, content: bytes) -> None:
         keys.find(ModelSettings(api_key_file=str(path)), "", {})
     with pytest.raises(BadRequest, match="cannot be read"):
         keys.find(ModelSettings(api_key_file=str(tmp_path / "missing")), "", {})
+
+
+def test_pipe_that_nobody_writes_to_holds_no_key(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key", 0o600)
+    with pytest.raises(BadRequest, match="holds no key"):
+        keys.find(ModelSettings(api_key_file=str(tmp_path / "key")), "", {})
 
 
 def test_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
