@@ -140,7 +140,8 @@ def ask(system: Mapping[str, Any], said: list[str], command: tuple[str, ...]) ->
     question = (
         "Propose a barrier certificate B for this system, as an expression of its variables with "
         f"+ - * / ** and {', '.join(_FUNCTIONS)}. B <= 0 where initial <= 0, "
-        f"B > 0 where unsafe <= 0, and B must not grow along the motion where B = 0.\n{json.dumps(system)}\n"
+        f"B > 0 where unsafe <= 0, and B must not grow along the motion where B = 0.\n"
+        f"{json.dumps(system)}\n"
     )
     schema = Path(__file__).with_name("schema.json")
     line = [*command, "chat", "--json", "--no-stream", "--temperature", "0.3"]
