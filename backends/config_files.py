@@ -56,19 +56,27 @@ def read(path: Path) -> Document | None:
     """Read a file; None where there is none."""
     source = str(path)
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-                raise ValueError("it is a pipe")
-            data = file.read(MAX_BYTES + 1) or b""
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
-        text = data.decode("utf-8-sig")
+        return parse(read_text(path), source)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc)
-        return Document(source, problems=(Problem(f"cannot be read: {reason}", source),))
-    return parse(text, source)
+        return Document(source, problems=(Problem(unreadable(exc), source),))
+
+
+def read_text(path: Path) -> str:
+    """Return what a small file says. Raises OSError, ValueError."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is a pipe")
+        data = file.read(MAX_BYTES + 1) or b""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
+    return data.decode("utf-8-sig")
+
+
+def unreadable(error: OSError | ValueError) -> str:
+    """Return what to say of a file that `read_text` could not read."""
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def parse(text: str, source: str) -> Document:

@@ -24,6 +24,8 @@ SECRET_NAMES = (
     ".envrc",
     "*.pem",
     "*.key",
+    "*.cert",
+    "*.crt",
     "*.p12",
     "*.pfx",
     "*.jks",

@@ -7,12 +7,16 @@
 Rule: it can only narrow. Whoever wrote the repository is not the user, so that endpoints, models,
 keys, commands and all else in it are problems that say so. What cannot be understood counts as
 "nothing may be shown": a rule that is lost would show what it was to keep back. Knows no pygls.
+
+What repositories keep back from other tools, in `.aiexclude` and `.cursorignore`, is kept back too.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +25,7 @@ from backends import config_files, config_layers
 from backends.config_files import Document as File
 from backends.config_layers import Shape
 from backends.config_schema import Given, Problem, Scope, setting, similar, specs
+from lsp_server import ignore
 from lsp_server.settings import SHAPE
 
 if TYPE_CHECKING:
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME = ".midspan.toml"
+EXCLUDES = ".aiexclude"  # of Gemini's tools; an empty one leaves everything out
+_EVERYTHING = ("*",)
 _TABLE = "repository"
 
 
@@ -133,7 +140,7 @@ class Repositories:
     def refusal(self, path: str, language_id: str) -> str | None:
         """Say why the file at `path` must not be shown to a model; None: it may be.
 
-        Every `.midspan.toml` in its folder and above counts. Reads them when they are new.
+        Every file of `READERS` in its folder and above counts. Reads them when they are new.
         """
         file = Path(path)
         if not file.is_absolute():
@@ -144,8 +151,8 @@ class Repositories:
         return None
 
     def _rules(self, file: Path) -> Iterator[_Rules]:
-        for folder in file.parents:
-            place = folder / NAME
+        for folder, name in itertools.product(file.parents, READERS):
+            place = folder / name
             try:
                 info = place.stat()
             except (OSError, ValueError):  # none there, or no path at all (a NUL in it)
@@ -153,7 +160,7 @@ class Repositories:
             version = info.st_mtime_ns, info.st_size
             known = self._known.get(place)
             if known is None or known[0] != version:
-                known = self._known[place] = version, _read(place)
+                known = self._known[place] = version, READERS[name](place)
             yield known[1]
 
 
@@ -164,6 +171,28 @@ def _read(place: Path) -> _Rules:
         logger.warning("%s", problem)
     matches = _matcher(settings.ignore) if understood and settings.ignore else lambda path: False
     return _Rules(place, settings, understood, matches)
+
+
+def _read_patterns(place: Path) -> _Rules:
+    """Read another tool's file: patterns, by the rules of .gitignore."""
+    try:
+        text = config_files.read_text(place)
+    except (OSError, ValueError) as exc:
+        logger.warning("%s %s", place, config_files.unreadable(exc))
+        return _Rules(place, RepositorySettings(), understood=False, ignored=lambda path: True)
+    patterns = tuple(text.splitlines())
+    if place.name == EXCLUDES and not text.strip():
+        patterns = _EVERYTHING
+    ignored = functools.partial(ignore.matches, patterns)
+    return _Rules(place, RepositorySettings(), understood=True, ignored=ignored)
+
+
+# By the name of the file.
+READERS: Mapping[str, Callable[[Path], _Rules]] = {
+    NAME: _read,
+    EXCLUDES: _read_patterns,
+    ".cursorignore": _read_patterns,
+}
 
 
 def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:

@@ -93,7 +93,7 @@ class ConfigDiagnostics:
         if document is None:
             return
         name = os.path.basename(document.path)
-        if name == repository.NAME:
+        if name in repository.READERS:
             self._ls.documents.check_repositories()
         elif _is_users(document.path, name):
             await self._ls.configuration.read_user()

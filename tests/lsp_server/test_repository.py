@@ -53,6 +53,26 @@ def test_repository_keeps_back_what_its_file_says(
     assert (why or "") in (reason or "")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "file", "kept"),
+    [
+        (".aiexclude", "*.py", "deep/a.py", True),
+        (".aiexclude", "*.c\n", "a.py", False),
+        (".aiexclude", "\n", "deep/a.py", True),
+        (".cursorignore", "# nothing of these\nprivate/\n", "x/private/a.py", True),
+        (".cursorignore", "/a.py", "deep/a.py", False),
+        (".cursorignore", "*.py\n!a.py", "a.py", False),
+        (".cursorignore", "*.py\n!\n", "a.py", True),
+        (".cursorignore", "", "a.py", False),
+    ],
+)
+def test_what_other_tools_keep_back_is_kept_back(
+    tmp_path: Path, name: str, text: str, file: str, kept: bool
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert ("ignores it" in (refused(tmp_path / file) or "")) is kept
+
+
 def test_every_file_above_counts(tmp_path: Path) -> None:
     rules(tmp_path, 'ignore = ["*.c"]')
     rules(tmp_path / "sub", 'languages = ["c"]')
@@ -74,11 +94,12 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert known.refusal(file, "python") is None
 
 
+@pytest.mark.parametrize("name", repository.READERS)
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_an_unreadable_file_keeps_everything_back(
-    tmp_path: Path, make: Callable[[Path], None]
+    tmp_path: Path, make: Callable[[Path], None], name: str
 ) -> None:
-    make(tmp_path / ".midspan.toml")
+    make(tmp_path / name)
     assert "can't be understood" in (refused(tmp_path / "a.py") or "")
 
 

@@ -134,21 +134,30 @@ async def test_saved_file_takes_effect(session: Session, config_file: Path) -> N
             await asyncio.sleep(0.01)
 
 
-async def test_saved_repositorys_file_takes_effect(session: Session, tmp_path: Path) -> None:
-    rules = tmp_path / ".midspan.toml"
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        (".midspan.toml", "disable = true\n", "switches midspan off in this repository"),
+        (".cursorignore", "*.py\n", ".cursorignore ignores it"),
+    ],
+)
+async def test_saved_repositorys_file_takes_effect(
+    session: Session, tmp_path: Path, name: str, text: str, why: str
+) -> None:
+    rules = tmp_path / name
     code = (tmp_path / "a.py").as_uri()
     await session.start()
     await session.status(kind="Normal")  # which takes an earlier reason away
     session.open("x = \n", code)
     assert len(await session.items(session.ghost(0, 4, code))) == 1
-    rules.write_text("disable = true\n")
-    session.open(rules.read_text(), rules.as_uri(), "toml")
+    rules.write_text(text)
+    session.open(text, rules.as_uri(), "toml")
     session.notify("textDocument/didSave", {"textDocument": {"uri": rules.as_uri()}})
     asked = len(session.manager.asked)
     assert await session.items(session.ghost(0, 4, code)) == []
     assert len(session.manager.asked) == asked
     status = await session.command("midspan.status")
-    assert "switches midspan off in this repository" in status["result"]["reason"]
+    assert why in status["result"]["reason"]
 
 
 def test_reading_the_users_configuration_imports_nothing_heavy(config_file: Path) -> None:
