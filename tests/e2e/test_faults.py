@@ -17,10 +17,12 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from lsprotocol import types
+from pytest_lsp import make_test_lsp_client
 
 from lsp_server.cli.exits import Exit
-from tests.conftest import Env, stop_manager
-from tests.e2e.conftest import PATIENCE, Editor, plain
+from tests.conftest import MIDSPAN, Env, stop_manager
+from tests.e2e.conftest import PATIENCE, Editor, capabilities, plain
 from tests.e2e.test_lsp_editor import PATTERN
 
 pytestmark = [
@@ -202,3 +204,54 @@ async def test_worker_killed_in_mid_generation_gives_an_empty_result_and_one_not
     assert notices == ["The worker of starter was killed by SIGKILL."]
     assert editor.client.messages == []  # nothing pops up
     assert (await editor.model("starter"))["restarts"] == 1
+
+
+async def test_killed_language_server_leaves_no_work_at_the_manager(
+    midspan_env: Env, editor: Editor
+) -> None:
+    other = make_test_lsp_client()
+    await other.start_io(*MIDSPAN, "lsp", env=midspan_env)
+    await other.initialize_session(
+        types.InitializeParams(capabilities=capabilities(), process_id=None, root_uri=None)
+    )
+    buffer = Editor(other, midspan_env).open(PATTERN)
+    buffer.type("ret")
+    await buffer.ghost_soon()
+    worker = (await editor.model("starter"))["pid"]
+    os.kill(worker, signal.SIGSTOP)
+    buffer.type("u")
+    asked = asyncio.ensure_future(buffer.ghost())
+    async with asyncio.timeout(PATIENCE):
+        while not (await editor.model("starter"))["in_flight"]:
+            await asyncio.sleep(0.02)
+    assert other._server is not None
+    other._server.kill()
+    async with asyncio.timeout(PATIENCE):
+        while (await editor.model("starter"))["in_flight"]:
+            await asyncio.sleep(0.02)
+    os.kill(worker, signal.SIGCONT)
+    asked.cancel()
+    await other.stop()  # type: ignore[no-untyped-call]
+    buffer = editor.open(PATTERN)
+    buffer.type("ret")
+    assert await buffer.ghost_soon()
+    assert (await editor.model("starter"))["pid"] == worker
+
+
+async def test_manager_that_hangs_costs_no_more_than_its_time(editor: Editor) -> None:
+    buffer = editor.open(PATTERN)
+    buffer.type("ret")
+    await buffer.ghost_soon()
+    os.kill(editor.manager_pid(), signal.SIGSTOP)
+    try:
+        buffer = editor.open(PATTERN, "unknown.py")
+        buffer.type("ret")
+        first = asyncio.ensure_future(buffer.ghost())
+        await asyncio.sleep(0.2)
+        buffer.type("u")
+        second = asyncio.ensure_future(buffer.ghost())
+        assert await asyncio.wait_for(first, PATIENCE) == []  # gives way to the newer one
+    finally:
+        os.kill(editor.manager_pid(), signal.SIGCONT)
+    await asyncio.wait_for(second, PATIENCE)
+    assert await buffer.ghost_soon()
