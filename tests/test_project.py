@@ -16,7 +16,6 @@ import pytest
 
 import backends
 from backends import errors, starter
-from benchmarks import holdout
 from lsp_server.cli import exits
 from tests import docs_cli
 
@@ -139,13 +138,6 @@ def test_version_is_the_same_everywhere() -> None:
     versions = re.findall(r"^## \[([^\]]+)\]", changelog, re.MULTILINE)
     assert versions[0] in ("Unreleased", backends.__version__)
     assert backends.__version__ in versions or versions == ["Unreleased"]
-
-
-def test_holdout_rule_of_training_is_the_benchmarks() -> None:
-    from training import holdout as training
-
-    assert training.held_out_modules() == holdout.held_out_modules()
-    assert training.training_modules() == holdout.training_modules()
 
 
 def test_docs_cli_shows_the_commands_as_they_are() -> None:

@@ -63,7 +63,7 @@ licences, and what was refused. Left out: tests, generated files, tables, vendor
 files that share more than a tenth of their six-line runs with a held-out module.
 
 Held out, never seen by tokenizer or model (a fifth of the standard library's top-level modules, by
-hash of name, `training/holdout.py`): {", ".join(manifest["held_out_modules"])}.
+hash of name, `benchmarks/holdout.py`): {", ".join(manifest["held_out_modules"])}.
 
 ## Objective
 Next-token prediction over a mix of layouts ({mix}); in {CUT_SHARE:.0%} of the holes the text is

@@ -22,9 +22,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from benchmarks.holdout import held_out_modules, stdlib_root
 from training.corpus import read_text, rejects
 from training.examples import encoder, line_end, line_start
-from training.holdout import held_out_modules, stdlib_root
 from training.infer import Decoder
 from training.model import Config, Qwen2
 from training.tokenizer import (
