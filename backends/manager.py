@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backends import catalogue, factory, lifecycle, memory
+from backends import catalogue, chosen, factory, lifecycle, memory
 from backends.backend import Backend, Capabilities
 from backends.backups import KeepsCells
 from backends.catalogue import Catalogue, Model
@@ -350,7 +350,9 @@ class Manager:
         made = await asyncio.to_thread(self._fingerprint, model, safe_mode=effect.safe_mode)
         self._loaded_from[effect.name] = made
         stored = self._read_stored(made)
+        await asyncio.to_thread(chosen.log, model)
         backend = await factory.make(model, wishes)
+        logger.debug("model %s: it is %s", effect.name, backend.description)
         if isinstance(backend, KeepsCells):
             await self._give(backend, made, stored)
         if effect.safe_mode and effect.name in self._crashed:

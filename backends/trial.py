@@ -15,19 +15,9 @@ from enum import StrEnum
 
 import psutil
 
-from backends import (
-    auto_config,
-    cache_spec,
-    catalogue,
-    engine_settings,
-    factory,
-    hardware,
-    memory,
-    paths,
-)
+from backends import cache_spec, catalogue, chosen, factory, memory, paths
 from backends.backend import Backend, ChatRequest, Chunk, InfillRequest, Message, Role
-from backends.cache_spec import ModelCacheSpec
-from backends.catalogue import Header, Model
+from backends.catalogue import Model
 from backends.errors import MidspanError, WorkerDied
 from backends.factory import Wishes
 from backends.remembered import Remembered
@@ -144,6 +134,7 @@ def _read(model: Model) -> tuple[list[Step], int]:
     expected = memory.expected(header, model.settings, engine)
     free = memory.available()
     said = f"{facts.architecture} {facts.quantisation}, {_mib(facts.size_bytes)}".replace(" ,", ",")
+    choices = chosen.choices(model, header, spec)
     room = f"{_mib(expected)} expected, {_mib(free)} free"
     return [
         Step("file", Outcome.NOTE if facts.warning else Outcome.OK, facts.warning or said),
@@ -162,19 +153,9 @@ def _read(model: Model) -> tuple[list[Step], int]:
         Step(
             "settings",
             Outcome.OK,
-            f"{engine}: {_settings(model, header, spec, kind)}",
+            f"{engine}: " + ", ".join(f"{choice.name} {choice.value}" for choice in choices),
         ),
     ], expected
-
-
-def _settings(model: Model, header: Header, spec: ModelCacheSpec, kind: str) -> str:
-    """Return what the engine is set to, for people."""
-    shape = auto_config.Shape(header.file_bytes, header.context_length, spec)
-    choices = auto_config.configure(hardware.detect(), shape, model.settings)
-    known = engine_settings.SETTINGS.get(catalogue.engine_for(model).name)
-    values = {choice.name: choice.value for choice in choices} | {"kv_type": kind}
-    shown = (item for item in values.items() if known is None or item[0] in known)
-    return ", ".join(f"{name} {value}" for name, value in shown)
 
 
 def _loaded(backend: Backend, took_ms: float, expected: int) -> Step:

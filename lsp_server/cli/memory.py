@@ -12,18 +12,7 @@ from typing import Any
 
 import click
 
-from backends import (
-    auto_config,
-    cache_spec,
-    catalogue,
-    config,
-    engine_settings,
-    hardware,
-    memory,
-    paths,
-    quantisation,
-)
-from backends.auto_config import Choice, Shape
+from backends import cache_spec, catalogue, chosen, config, memory, paths, quantisation
 from backends.cache_spec import KV_TYPES, ModelCacheSpec
 from backends.catalogue import Header, Model, Source
 from backends.config import ModelSettings
@@ -141,29 +130,15 @@ def spec_command(model: str, as_json: bool) -> int:
         "weights": weights,
         "layers": [{"count": count, **asdict(layer)} for count, layer in found.spec.groups()],
         "token_bytes": {kind: _token_bytes(found.spec, kind) for kind in KV_TYPES},
-        "settings": [asdict(choice) for choice in _choices(found, engine)],
+        "settings": [
+            asdict(choice) for choice in chosen.choices(found.model, found.header, found.spec)
+        ],
     }
     if as_json:
         print_json(answer)
     else:
         _show_spec(answer)
     return Exit.OK
-
-
-def _choices(found: _Found, engine: str) -> list[Choice]:
-    """Return the settings that the engine has, cells in the type that it takes by itself."""
-    settings = found.model.settings
-    shape = Shape(found.header.file_bytes, found.header.context_length, found.spec)
-    choices = auto_config.configure(hardware.detect(), shape, settings)
-    known = engine_settings.SETTINGS.get(engine)
-    kept = "" if settings.kv_type else memory.kept_type(found.header, settings, engine)
-    return [
-        replace(choice, value=kept, reason=f"the type that {engine} computes in")
-        if choice.name == "kv_type" and kept
-        else choice
-        for choice in choices
-        if known is None or choice.name in known
-    ]
 
 
 def _token_bytes(spec: ModelCacheSpec, kv_type: str) -> int | None:

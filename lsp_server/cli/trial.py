@@ -6,7 +6,7 @@ Rule: shows each step when it is over. Must not know how a model is tried.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -24,14 +24,17 @@ MARKS = {"ok": "✓", "note": "·", "failed": "✗"}
 
 @click.command(name="test")
 @click.argument("model")
+@click.option("--engine", default="", help="The engine to try it with; default: the model's own.")
 @json_option
-def test_command(model: str, as_json: bool) -> int:
+def test_command(model: str, engine: str, as_json: bool) -> int:
     """Try MODEL (a name, a GGUF file or a folder) in a process of its own, and say how it did.
 
     It is read, loaded, asked for a completion, typed along with, and asked to chat; the model in
     use goes on serving. Exit code 4 says that a step failed.
     """
     found = find_model(model)
+    if engine:
+        found = replace(found, settings=replace(found.settings, engine=engine))
     progress(f"Trying {found.name} …")
     steps = asyncio.run(_tried(found, show=not as_json))
     failed = any(step.outcome == "failed" for step in steps)

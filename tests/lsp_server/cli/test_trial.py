@@ -40,3 +40,14 @@ def test_models_test_says_what_failed(
     unknown = run_midspan(["models", "test", "no-such", "--json"], shared_midspan_env)
     assert unknown.returncode == Exit.USAGE
     assert one_object(unknown.stdout)["error"]["kind"] == "unknown_model"
+
+
+def test_models_test_takes_another_engine(
+    shared_midspan_env: dict[str, str], run_midspan: Run, one_object: OneObject
+) -> None:
+    line = ["models", "test", "starter", "--engine", "transformers", "--json"]
+    done = run_midspan(line, shared_midspan_env)
+    assert done.returncode == Exit.UNAVAILABLE
+    (step,) = one_object(done.stdout)["steps"]
+    assert (step["name"], step["outcome"]) == ("file", "failed")
+    assert "transformers" in step["said"]
