@@ -19,6 +19,7 @@ type is a BadRequest that names the field, and what is not listed is ignored, as
     cache_prompt                 false: as if no document were named
     model                        must be the one that serves
     stream, response_fields, return_tokens   the answer's form
+    modulation                   refused: it is for chat
     samplers                     checked and not used: we sample in one fixed order
 """
 
@@ -81,6 +82,8 @@ class InfillCall:
 
 def parse(body: Mapping[str, Any]) -> InfillCall:
     """Return the call that `body` describes. Raises BadRequest."""
+    if body.get("modulation") is not None:  # ours, so nobody's client sends it by the way
+        raise BadRequest("'modulation' is for chat; give 'temperature' and 'top_p' here.")
     numbers = {name: number(body, name, spec) for name, spec in NUMBERS.items()}
     texts = {name: typed(body, name, str, "a string") for name in TEXTS}
     flags = {name: typed(body, name, bool, "true or false") for name in FLAGS}

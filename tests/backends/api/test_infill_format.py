@@ -189,3 +189,9 @@ def test_answer_keeps_only_the_wanted_fields_under_flat_names() -> None:
     body = infill_format.answer(parse(LLAMA_VIM), "m", LAST)
     assert body == {"content": "text", "timings/prompt_n": 2, "truncated": False}
     assert infill_format.answer(parse(LLAMA_VIM_WARM_UP), "m", LAST) == {}
+
+
+def test_modulation_is_refused_and_null_is_none() -> None:
+    with pytest.raises(BadRequest, match="'modulation' is for chat"):
+        parse({"modulation": {"arousal": 0}})
+    assert parse({"modulation": None}).request.sampling.temperature == 0
