@@ -17,7 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from backends import launcher, lifecycle, starter
+from backends import launcher, lifecycle, starter, state
 from backends.backend import InfillRequest
 from backends.client import ManagerClient
 from backends.config import CompletionSettings, ManagerSettings, Settings
@@ -233,3 +233,26 @@ async def test_file_cut_under_a_loaded_model_is_named_and_the_whole_one_serves_a
                 await complete(manager)
     file.write_bytes(whole)
     assert await complete(manager)
+
+
+async def test_manager_that_is_told_to_end_leaves_no_worker_that_hangs(
+    private_dirs: Path,
+) -> None:
+    client = ManagerClient()
+    endpoint = await client.ensure()
+    body = {"input_prefix": "def f(x):\n    ret", "n_predict": 8, "document": "d"}
+    await client.infill(body)
+    (worker,) = psutil.Process(endpoint.pid).children()
+    worker.suspend()
+    asked = asyncio.create_task(client.infill(body | {"input_prefix": "def g(x):\n    ret"}))
+    await asyncio.sleep(0.3)
+    for _ in range(2):  # the second one waits for no drain
+        os.kill(endpoint.pid, signal.SIGTERM)
+        await asyncio.sleep(0.1)
+    with pytest.raises(MidspanError):
+        await asyncio.wait_for(asked, PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        while worker.is_running() or state.process_start(endpoint.pid) is not None:
+            await asyncio.sleep(0.02)
+    assert state.read() is None
+    await client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import hashlib
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ from pytest_lsp import make_test_lsp_client
 
 from lsp_server.cli.exits import Exit
 from tests.conftest import MIDSPAN, Env, stop_manager
-from tests.e2e.conftest import PATIENCE, Editor, capabilities, plain
+from tests.e2e.conftest import PATIENCE, Buffer, Editor, capabilities, plain
 from tests.e2e.test_lsp_editor import PATTERN
 
 pytestmark = [
@@ -255,3 +256,47 @@ async def test_manager_that_hangs_costs_no_more_than_its_time(editor: Editor) ->
         os.kill(editor.manager_pid(), signal.SIGCONT)
     await asyncio.wait_for(second, PATIENCE)
     assert await buffer.ghost_soon()
+
+
+async def test_line_of_ten_megabytes_is_edited_and_declined_with_the_reason(
+    editor: Editor,
+) -> None:
+    buffer = editor.open("x = 1; " * 1_500_000)
+    for key in "y = 2; z = 3;":
+        buffer.type(key)
+    assert await buffer.ghost() == []
+    assert "too large (11 MB" in (await editor.command("midspan.status"))["reason"]
+    await same_text(editor, buffer)
+    buffer = editor.open(PATTERN, "other.py")
+    buffer.type("ret")
+    assert await buffer.ghost_soon()
+
+
+async def test_thousand_edits_while_suggestions_are_asked_for(editor: Editor) -> None:
+    buffer = editor.open(PATTERN)
+    buffer.type("ret")
+    await buffer.ghost_soon()
+    asked = []
+    generating = 0
+    for number in range(1000):
+        if number % 7 == 6:
+            buffer.backspace()
+        else:
+            buffer.type("é\n" if number % 50 == 0 else "ab (😀"[number % 5])
+        if number % 5 == 0:
+            asked.append(asyncio.ensure_future(buffer.ghost()))
+        if number % 100 == 50:
+            generating = max(generating, (await editor.model("starter"))["generating"])
+    await asyncio.wait_for(asyncio.gather(*asked), PATIENCE)  # each is answered
+    assert generating <= 1
+    await same_text(editor, buffer)
+    buffer = editor.open(PATTERN, "other.py")
+    buffer.type("ret")
+    assert await buffer.ghost_soon()
+
+
+async def same_text(editor: Editor, buffer: Buffer) -> None:
+    """Check that the server has the editor's text."""
+    documents = (await editor.command("midspan.documents"))["documents"]
+    there = next(d["sha256"] for d in documents if d["uri"] == buffer.document.uri)
+    assert there == hashlib.sha256(buffer.document.text.encode()).hexdigest()
