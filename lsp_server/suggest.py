@@ -114,10 +114,11 @@ async def alternatives(
     ask: Ask,
     *,
     known: Iterable[str],
+    wanted: int,
     draws: int,
     give: Callable[[str], None],
 ) -> None:
-    """Draw `draws` further texts for the gap, and `give` each that is a new one, as it comes.
+    """Find `wanted` further texts for the gap in `draws` draws at most; `give` each as it comes.
 
     The texts have the document's line ends, as those `known` have. Ends quietly when the document
     moves on, a newer request comes, the time of `ask` is up, or the manager fails: the user has a
@@ -127,10 +128,12 @@ async def alternatives(
     ends = time.monotonic() + ask.deadline_ms / 1000
 
     async def draw() -> None:
+        given = 0
         for seed in range(1, draws + 1):
             left_ms = round(1000 * (ends - time.monotonic()))
             document = ls.documents.get(snapshot.uri)
-            if left_ms <= 0 or document is None or document.revision != snapshot.revision:
+            moved_on = document is None or document.revision != snapshot.revision
+            if given == wanted or left_ms <= 0 or moved_on:
                 return
             drawn = replace(ask, seed=seed, deadline_ms=left_ms, by_hand=True)
             try:
@@ -138,9 +141,12 @@ async def alternatives(
             except MidspanError as exc:
                 logger.debug("no further suggestion: %s", exc)
                 return
+            if answer.cut:  # the time was up
+                return
             text = answer.text.replace("\n", snapshot.line_ending)
-            if text and not answer.cut and text not in seen:
+            if text and text not in seen:
                 seen.add(text)
+                given += 1
                 give(text)
 
     rank = Rank.BY_HAND if ask.by_hand else Rank.TYPING

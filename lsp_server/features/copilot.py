@@ -124,6 +124,7 @@ async def fill_panel(
         snapshot,
         ask,
         known=[first],
+        wanted=PANEL_DRAWS,
         draws=PANEL_DRAWS,
         give=lambda text: _offer(ls, document, snapshot, text, give),
     )

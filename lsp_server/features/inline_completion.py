@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lsp_server.language_server import MidspanServer
 
 INVOKED, AUTOMATIC = 1, 2
+DRAWS_FOR_ONE = 3  # at most, for a further suggestion: draws repeat one another
 MIN_FURTHER_MS = 300  # for all further suggestions, where the first one was quick
 
 
@@ -58,7 +59,8 @@ async def inline_completion(
             snapshot,
             replace(ask, deadline_ms=time_left),
             known=texts,
-            draws=ls.settings.alternatives,
+            wanted=ls.settings.alternatives,
+            draws=DRAWS_FOR_ONE * ls.settings.alternatives,
             give=texts.append,
         )
         if document.revision != snapshot.revision:

@@ -305,8 +305,18 @@ async def test_asked_for_by_hand_gives_several_to_choose_from(session: Session):
     items = await session.items(session.ghost(1, 4, triggerKind=1))
     assert [item["insertText"] for item in items] == ["return a", "return a + 1", "pass"]
     assert len({item["command"]["arguments"][0] for item in items}) == 3
-    assert [body.get("seed") for body in session.manager.asked] == [None, 1, 2, 3]
-    assert [body["temperature"] > 0 for body in session.manager.asked] == [False, True, True, True]
+    # One more is wanted: it is drawn for a while, and given up.
+    assert [body.get("seed") for body in session.manager.asked] == [None, *range(1, 10)]
+    assert [body["temperature"] > 0 for body in session.manager.asked] == [False, *[True] * 9]
+
+
+async def test_drawing_ends_when_there_are_as_many_as_are_wanted(session: Session):
+    await session.start(options={"alternatives": 2})
+    session.open(TEXT)
+    session.manager.contents = ["return a", "return a", "return 1", "return a", "pass", "a = 1"]
+    items = await session.items(session.ghost(1, 4, triggerKind=1))
+    assert [item["insertText"] for item in items] == ["return a", "return 1", "pass"]
+    assert [body.get("seed") for body in session.manager.asked] == [None, 1, 2, 3, 4]
 
 
 async def test_text_whose_time_was_up_is_no_alternative(session: Session):
