@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -300,3 +302,43 @@ async def same_text(editor: Editor, buffer: Buffer) -> None:
     documents = (await editor.command("midspan.documents"))["documents"]
     there = next(d["sha256"] for d in documents if d["uri"] == buffer.document.uri)
     assert there == hashlib.sha256(buffer.document.text.encode()).hexdigest()
+
+
+async def test_runtime_folder_that_is_removed_stops_nothing(
+    midspan_env: Env, editor: Editor
+) -> None:
+    buffer = editor.open(PATTERN)
+    buffer.type("ret")
+    await buffer.ghost_soon()
+    first = editor.manager_pid()
+    shutil.rmtree(midspan_env["MIDSPAN_RUNTIME_DIR"])  # as when the last session of a user ends
+    try:
+        buffer = editor.open(PATTERN, "unknown.py")
+        buffer.type("ret")
+        assert await buffer.ghost_soon()
+        os.kill(first, signal.SIGKILL)
+        buffer = editor.open(PATTERN, "unknown_too.py")
+        buffer.type("ret")
+        assert await buffer.ghost_soon()
+        assert editor.manager_pid() != first
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
+
+
+async def test_language_server_without_descriptors_says_so_and_recovers(editor: Editor) -> None:
+    buffer = editor.open(PATTERN)
+    buffer.type("ret")
+    await buffer.ghost_soon()
+    process = editor.client._server
+    assert process is not None
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    os.kill(editor.manager_pid(), signal.SIGKILL)
+    taken = [int(name) for name in os.listdir(f"/proc/{process.pid}/fd")]
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+    buffer = editor.open(PATTERN, "unknown.py")
+    buffer.type("ret")
+    assert await buffer.ghost() == []
+    assert "Too many open files" in (await editor.command("midspan.status"))["reason"]
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+    assert await buffer.ghost_soon()
