@@ -6,10 +6,13 @@ no candidate can have been written for its inputs. Must not know torch, or what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
+from backends.errors import BadRequest
 from lsp_server.kernels.task import Language, Level, Parameter, Task
 
 # Sizes for each free size name in order of appearance; a row is a case. Odd, 1, and past the usual
@@ -24,9 +27,19 @@ _MORE_NAMES: Sizes = (
     (2, 1025, 3, 4),
     (33, 1, 17, 2),
 )
-_MIDDLE = 0  # the row that layouts and hidden values use
 _HALF = {"float16", "bfloat16"}
 MAX_ELEMENTS = 2**22  # of all inputs of one case; larger ones are not tried
+# Of a case's free sizes times the largest fixed part of an input, about what a product with fixed
+# weights costs: torch takes seconds for 2**29 in float16 where the processor has no such numbers.
+MAX_WORK = 2**29
+MAX_BYTES = 192 * 2**20  # of all inputs of a plan, which are one answer of the reference's process
+
+_BYTES = {
+    **dict.fromkeys(("bool", "int8", "uint8"), 1),
+    **dict.fromkeys(("float16", "bfloat16", "int16"), 2),
+    **dict.fromkeys(("float32", "int32"), 4),
+    **dict.fromkeys(("float64", "int64"), 8),
+}
 
 TOLERANCE = {"float16": 1e-2, "bfloat16": 1e-2, "float64": 1e-6}  # others: below
 TOLERANCE_FLOAT32 = 1e-4
@@ -100,40 +113,77 @@ def names(parameters: tuple[Parameter, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def described(task: Task) -> dict[str, Any]:
+    """What the child programs are told of a task: its parameters, and what counts as equal."""
+    return {
+        "parameters": [
+            {"name": p.name, "kind": p.kind, "shape": list(p.shape), "dtype": p.dtype}
+            for p in task.parameters
+        ],
+        "tolerance": {**TOLERANCE, "float32": TOLERANCE_FLOAT32},
+    }
+
+
 def plan(task: Task, seed: int, types: tuple[str, ...]) -> tuple[Case, ...]:
+    """The cases to try, of `whole` as many as MAX_BYTES has room for, in the same order.
+
+    The first of each type and one of each level are always among them. Raises BadRequest where
+    there is no room for these.
+    """
+    cases = whole(task, seed, types)
+    needed = [*cases[: len(types)], next(case for case in cases if case.level is Level.ROBUST)]
+    levels = ([case for case in cases if case.level is level] for level in Level)
+    turns = [case for case in chain.from_iterable(zip_longest(*levels)) if case is not None]
+    kept: set[int] = set()
+    taken = 0
+    for case in (*needed, *turns):
+        size = input_bytes(task, case)
+        if case.index not in kept and taken + size <= MAX_BYTES:
+            kept.add(case.index)
+            taken += size
+    if any(case.index not in kept for case in needed):
+        most = max(input_bytes(task, case) for case in needed)
+        raise BadRequest(
+            f"The inputs of {task.name} are too large to check a kernel with: one call takes "
+            f"{most / 2**20:.0f} MiB, and {len(needed)} calls may take {MAX_BYTES // 2**20} MiB "
+            "together. Give smaller shapes."
+        )
+    return tuple(case for case in cases if case.index in kept)
+
+
+def whole(task: Task, seed: int, types: tuple[str, ...]) -> tuple[Case, ...]:
     """All cases for these types: those of level 3 first, the first of each type before others."""
     free = names(task.parameters)
     rows: Sizes = _ONE_NAME if len(free) == 1 else _MORE_NAMES if free else ((),)
-    rows = tuple(row for row in rows if _elements(task, free, row) <= MAX_ELEMENTS) or rows[:1]
+    rows = _affordable(task, free, rows)
+    first = next((row for row in rows if 1 not in row), rows[0])  # layouts and hidden values too
     tensors = [p for p in task.parameters if p.kind == "tensor"]
     layouts = ["strided"] if tensors else []
     layouts += ["transposed"] if any(len(p.shape) > 1 for p in tensors) else []
     has_numbers = any(p.kind == "float" for p in task.parameters)
-    first, middle = rows[0], rows[_MIDDLE]
 
     def wanted() -> Iterator[tuple[Level, tuple[int, ...], str, str, str, str]]:
         for dtype in types:
             yield Level.CORRECT, first, dtype, "contiguous", "normal", "given"
         for dtype in types:
-            for row in rows[1:]:
-                yield Level.CORRECT, row, dtype, "contiguous", "normal", "given"
+            for row in rows:
+                if row != first:
+                    yield Level.CORRECT, row, dtype, "contiguous", "normal", "given"
             for layout in layouts:
-                yield Level.CORRECT, middle, dtype, layout, "normal", "given"
+                yield Level.CORRECT, first, dtype, layout, "normal", "given"
         # Two calls in a row with other data of the same sizes: nothing may be kept from the first.
         for _ in range(2):
-            yield Level.ROBUST, middle, types[0], "contiguous", "normal", "given"
+            yield Level.ROBUST, first, types[0], "contiguous", "normal", "given"
         for values in HIDDEN if tensors else ():
-            yield Level.ROBUST, middle, types[0], "contiguous", values, "given"
+            yield Level.ROBUST, first, types[0], "contiguous", values, "given"
         if has_numbers:
-            yield Level.ROBUST, middle, types[0], "contiguous", "normal", "other"
+            yield Level.ROBUST, first, types[0], "contiguous", "normal", "other"
 
     return tuple(
         Case(
             index=index,
             level=level,
-            sizes=tuple(
-                zip(free, row[: len(free)] + row[-1:] * (len(free) - len(row)), strict=True)
-            ),
+            sizes=tuple(_sizes(free, row).items()),
             dtype=dtype,
             layout=layout,
             values=values,
@@ -144,9 +194,35 @@ def plan(task: Task, seed: int, types: tuple[str, ...]) -> tuple[Case, ...]:
     )
 
 
-def _elements(task: Task, free: tuple[str, ...], row: tuple[int, ...]) -> int:
-    sizes = {name: row[min(i, len(row) - 1)] for i, name in enumerate(free)}
-    return sum(_count(p.shape, sizes) for p in task.parameters if p.kind == "tensor")
+def input_bytes(task: Task, case: Case) -> int:
+    """How many bytes a case's tensors take."""
+    sizes = dict(case.sizes)
+    return sum(
+        _count(p.shape, sizes) * _BYTES[(case.dtype if "float" in p.dtype else "") or p.dtype]
+        for p in task.parameters
+        if p.kind == "tensor"
+    )
+
+
+def _affordable(task: Task, free: tuple[str, ...], rows: Sizes) -> Sizes:
+    """The rows whose inputs are neither too many nor too costly, at least the smallest one."""
+    shapes = [p.shape for p in task.parameters if p.kind == "tensor"]
+    ones = dict.fromkeys(free, 1)
+    fixed = max((_count(shape, ones) for shape in shapes), default=1)
+
+    def elements(row: tuple[int, ...]) -> int:
+        sizes = _sizes(free, row)
+        return sum(_count(shape, sizes) for shape in shapes)
+
+    def affordable(row: tuple[int, ...]) -> bool:
+        work = fixed * math.prod(_sizes(free, row).values())
+        return elements(row) <= MAX_ELEMENTS + fixed and work <= MAX_WORK
+
+    return tuple(row for row in rows if affordable(row)) or (min(rows, key=elements),)
+
+
+def _sizes(free: tuple[str, ...], row: tuple[int, ...]) -> dict[str, int]:
+    return {name: row[min(i, len(row) - 1)] for i, name in enumerate(free)}
 
 
 def _count(shape: tuple[int | str, ...], sizes: Mapping[str, int]) -> int:

@@ -64,16 +64,7 @@ class Judge:
                     "do": "open",
                     "source": task.source,
                     "name": task.name,
-                    "parameters": [
-                        {
-                            "name": p.name,
-                            "kind": p.kind,
-                            "shape": list(p.shape),
-                            "dtype": p.dtype,
-                        }
-                        for p in task.parameters
-                    ],
-                    "tolerance": {**cases.TOLERANCE, "float32": cases.TOLERANCE_FLOAT32},
+                    **cases.described(task),
                 }
             )
             try:

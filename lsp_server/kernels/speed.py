@@ -44,11 +44,7 @@ async def measure(
         "loader": loaders.NAME,
         "device": device,
         "case": {**case.to_json(), "given": cases.numbers(task.parameters, case)},
-        "parameters": [
-            {"name": p.name, "kind": p.kind, "shape": list(p.shape), "dtype": p.dtype}
-            for p in task.parameters
-        ],
-        "tolerance": {**cases.TOLERANCE, "float32": cases.TOLERANCE_FLOAT32},
+        **cases.described(task),
     }
     environment = {} if device == "cuda" else {"TRITON_INTERPRET": "1"}
     program = sandbox.Program("timing", chain, environment, devices=device == "cuda")

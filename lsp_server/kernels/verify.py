@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import Callable
 
@@ -35,6 +36,8 @@ from lsp_server.kernels.task import (
     Task,
 )
 from lsp_server.kernels.toolchain import Toolchain
+
+logger = logging.getLogger(__name__)
 
 MAX_CODE = 256 * 2**10  # bytes
 Tell = Callable[[Level, str], None]
@@ -166,6 +169,8 @@ class _Climb:
         types, left_out = _types(self._task, self._candidate.code)
         number = judge.new_set()
         planned = cases.plan(self._task, seed, types)
+        if fewer := len(cases.whole(self._task, seed, types)) - len(planned):
+            left_out += f" ({fewer} more left out for the size of the inputs)"
         try:
             run = await numerics.run(
                 self._task,
@@ -185,7 +190,8 @@ class _Climb:
             raise
         finally:
             if self._compiling is not None:
-                await asyncio.gather(self._compiling, return_exceptions=True)
+                (error,) = await asyncio.gather(self._compiling, return_exceptions=True)
+                self._not_compiled(error)
             judge.forget(number)
         self._judge(run, types, left_out)
 
@@ -204,6 +210,13 @@ class _Climb:
     async def _compile(self, launches: list[numerics.Launch]) -> None:
         self._say(Level.COMPILES)
         self._add(await compiling.triton(self._candidate, launches, self._chain, self._limits))
+
+    def _not_compiled(self, error: BaseException | None) -> None:
+        """Say why nothing is known of the compiler; numerics stand without it."""
+        if isinstance(error, Exception):
+            logger.error("the compiler could not be asked", exc_info=error)
+            reason = str(error) or type(error).__name__
+            self._add(Check(Level.COMPILES, Result.NOT_RUN, reason=reason))
 
     def _go_on(self, run: numerics.Run) -> bool:
         if run.count(Level.ROBUST) == 0 and run.passed and run.passed[-1].level is Level.CORRECT:

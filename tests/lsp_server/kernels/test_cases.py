@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from backends.errors import BadRequest
 from lsp_server.kernels import cases
+from lsp_server.kernels.sandbox import Bounds
 from lsp_server.kernels.task import Language, Level, Parameter
 from tests.lsp_server.kernels.golden import GOLDEN, task, tensor
 
@@ -37,6 +41,36 @@ def test_same_name_is_the_same_size_and_fixed_sizes_stay() -> None:
     )
     many = task("f", "x", tensor("x", "A", "B", "C", "D", "E"))
     assert all(len(case.sizes) == 5 for case in cases.plan(many, 0, ("float32",)))
+
+
+@pytest.mark.parametrize("size", [64, 1500, 2048, 4096])
+def test_plan_is_no_more_than_one_answer_may_hold(size: int) -> None:
+    linear = task("f", "x @ w", tensor("x", "N", size), tensor("w", size, size))
+    types = cases.dtypes(linear)
+    whole, plan = cases.whole(linear, 7, types), cases.plan(linear, 7, types)
+    taken = sum(cases.input_bytes(linear, case) for case in plan)
+    assert taken <= cases.MAX_BYTES < (Bounds().output_mb - 16) * 2**20
+    assert (plan == whole) is (size <= 1500)
+    assert 1 not in dict(plan[0].sizes).values(), "what hides a wrong index comes later"
+    assert [case for case in whole if case in plan] == list(plan), "in the same order"
+    assert tuple(case.dtype for case in plan[: len(types)]) == types
+    assert {case.level for case in plan} == {Level.CORRECT, Level.ROBUST}
+    if size < 4096:
+        assert {case.values for case in plan} > {"normal", "times 3"}
+
+
+def test_plan_without_room_for_one_call_of_each_type_says_the_size() -> None:
+    linear = task("f", "x @ w", tensor("x", "N", 8192), tensor("w", 8192, 8192))
+    with pytest.raises(BadRequest, match=r"inputs of f are too large .* takes 256 MiB"):
+        cases.plan(linear, 0, cases.dtypes(linear))
+
+
+def test_input_bytes_are_those_of_the_cases_type() -> None:
+    mixed = task("f", "x", tensor("x", "N"), tensor("i", "N", 2, dtype="int64"))
+    case = cases.plan(mixed, 0, ("float16",))[0]
+    (size,) = dict(case.sizes).values()
+    assert cases.input_bytes(mixed, case) == 2 * size + 16 * size
+    assert cases.input_bytes(mixed, replace(case, dtype="")) == 4 * size + 16 * size
 
 
 def test_types_follow_the_language_and_what_was_declared() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lsp_server.kernels import test_source
-from lsp_server.kernels.task import Parameter
+from lsp_server.kernels.task import Language, Parameter, Task
 from tests.lsp_server.kernels.golden import GOLDEN, tensor
 from tests.lsp_server.kernels.golden import task as make_task
 
@@ -41,6 +41,43 @@ def test_written_tests_tell_right_from_wrong(tmp_path: Path) -> None:
     assert failed
     assert all("test_wrong.py::test_relu_agrees" in line for line in failed), output
     assert " passed" in output
+
+
+CLASHING = """
+import torch
+
+DEVICE, CASES, TOLERANCE = 0.0, 1.0, None
+
+
+def tensor(x):
+    return -x.abs()
+
+
+def inputs(x):
+    return tensor(x) + DEVICE
+
+
+def found(x, original, rms=1.0):
+    assert_same = torch.exp(inputs(x)) * original
+    return assert_same * CASES
+"""
+
+
+def test_test_and_reference_may_use_the_same_names(tmp_path: Path) -> None:
+    scale = GOLDEN["c"]
+    parameters = (scale.task.parameters[0], Parameter("original", "float", value=2.0))
+    task = Task("found", CLASHING, parameters, Language.C)
+    for module, wrong in (("found_c", ""), ("wrong_c", " * 1.5")):
+        code = scale.code.replace("def scale(x, by=2.0)", "def found(x, original)")
+        code = code.replace("c_float(by)", f"c_float(original{wrong})")
+        (tmp_path / f"{module}.py").write_text(code)
+        (tmp_path / f"test_{module}.py").write_text(test_source.write(task, module))
+    code, output = run(tmp_path)
+    failed = [line for line in output.splitlines() if line.startswith("FAILED")]
+    assert code == 1, output
+    assert failed
+    assert all("test_wrong_c.py::test_found_agrees" in line for line in failed), output
+    assert "passed" in output
 
 
 def test_test_puts_imports_from_the_future_first() -> None:

@@ -12,11 +12,12 @@ import psutil
 import pytest
 
 from backends.errors import BadRequest, EngineMissing
-from lsp_server.kernels import cases, evidence, toolchain
+from lsp_server.kernels import cases, compiling, evidence, toolchain
 from lsp_server.kernels.judge import Judge
 from lsp_server.kernels.limits import Limits
 from lsp_server.kernels.task import (
     Candidate,
+    Check,
     Evidence,
     Language,
     Level,
@@ -169,6 +170,32 @@ async def test_reference_that_cannot_be_tried_is_said_to_be_the_cause() -> None:
         async with Judge.open(one, Limits()) as judge:
             with pytest.raises(BadRequest, match=f"add itself cannot be tried: .*{reason}"):
                 await judge.make(judge.new_set(), cases.plan(one, 1, cases.dtypes(one)))
+
+
+async def test_reference_with_large_weights_is_tried_with_fewer_cases() -> None:
+    linear = task("f", "x @ w", tensor("x", "N", 2048), tensor("w", 2048, 2048))
+    planned = cases.plan(linear, 1, cases.dtypes(linear))
+    async with Judge.open(linear, Limits()) as judge:
+        made = await judge.make(judge.new_set(), planned)
+    assert [one.case for one in made] == list(planned)
+    for one in made:
+        assert len(one.values) == cases.input_bytes(linear, one.case)
+
+
+async def test_compiler_that_cannot_be_asked_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(*arguments: object) -> Check:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(compiling, "triton", broken)
+    golden = GOLDEN["add"]
+    proof = await verify(golden.task, golden.candidate())
+    assert proof.verified, "numerics stand without it"
+    checks = {check.level: check for check in proof.checks}
+    assert checks[Level.COMPILES].result is Result.NOT_RUN
+    assert checks[Level.COMPILES].reason == "No space left on device"
+    assert "not compiled (No space left on device)" in evidence.statement(proof)
 
 
 async def test_package_that_is_installed_meanwhile_is_found(tmp_path: Path) -> None:
