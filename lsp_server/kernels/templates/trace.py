@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from lsp_server.kernels import inputs
 from lsp_server.kernels.task import Parameter, Task
 from lsp_server.kernels.templates import torch_ops
-from lsp_server.kernels.templates.ir import BOOL, VIEWS, Node, NoTemplateError, elementwise
+from lsp_server.kernels.templates.ir import BOOL, VIEWS, Node, NoTemplateError, below, elementwise
 from lsp_server.kernels.templates.operands import FLOATS, Extremes
 from lsp_server.kernels.templates.shaping import PROPERTIES
 from lsp_server.kernels.templates.shaping import index as index_of
@@ -116,7 +116,7 @@ class _Tracer:
     names: dict[str, Value] = field(default_factory=dict)
     labels: dict[Node, str] = field(default_factory=dict)
     fixed: dict[str, int | bool] = field(default_factory=dict)
-    depth: int = 0
+    frames: list[dict[str, Value]] = field(default_factory=list)  # the names of calls under way
 
     def __post_init__(self) -> None:
         for statement in self.tree.body:
@@ -138,14 +138,11 @@ class _Tracer:
     def call(
         self, function: ast.FunctionDef, args: tuple[Value, ...], kwargs: Mapping[str, Value]
     ) -> Value:
-        self.depth += 1
-        if self.depth > MAX_CALLS:
+        if len(self.frames) == MAX_CALLS:
             raise NoTemplateError(f"{function.name} calls itself")
-        try:
-            bound = self._bind(function, args, dict(kwargs))
-            done, value = self._run(function.body, bound)
-        finally:
-            self.depth -= 1
+        self.frames.append(self._bind(function, args, dict(kwargs)))
+        done, value = self._run(function.body, self.frames[-1])
+        self.frames.pop()
         if not done:
             raise NoTemplateError(f"{function.name} may return nothing")
         return value
@@ -180,8 +177,7 @@ class _Tracer:
                     self._assign(target, self.value(given, local), local)
                 case ast.AugAssign(target=ast.Name(id=name) as target, op=kind, value=given):
                     before = local.get(name)
-                    if isinstance(before, Node) and before.op in VIEWS | {"load"}:
-                        raise NoTemplateError(f"it changes {name} in place")
+                    self._check_own(name, before, local)
                     self._assign(
                         target, self._binary(kind, before, self.value(given, local)), local
                     )
@@ -196,6 +192,20 @@ class _Tracer:
                     kind_name = type(statement).__name__.lower()
                     raise NoTemplateError(f"no template knows the statement {kind_name!r}")
         return False, None
+
+    def _check_own(self, name: str, value: Value, local: Mapping[str, Value]) -> None:
+        """Make sure that a tensor which is changed in place is nobody else's as well.
+
+        For numbers `+=` makes a new one. Raises NoTemplateError.
+        """
+        if not isinstance(value, Node) or value.number:
+            return
+        if value.op in VIEWS | {"load"}:
+            raise NoTemplateError(f"it changes {name} in place")
+        for frame in self.frames:
+            for other, held in frame.items():
+                if (frame is not local or other != name) and _shares(held, value):
+                    raise NoTemplateError(f"it changes {name} in place, and {other} with it")
 
     def _assign(self, target: ast.expr, value: Value, local: dict[str, Value]) -> None:
         match target:
@@ -372,6 +382,13 @@ class _Tracer:
             case _ if callable(target) and inspect.isbuiltin(target):
                 return _math(target, given)
         raise NoTemplateError(f"no template knows {ast.unparse(called)}")
+
+
+def _shares(held: Value, value: Node) -> bool:
+    """Whether a name's value is the tensor `value`, a view of it, or has it inside."""
+    if isinstance(held, tuple):
+        return any(_shares(part, value) for part in held)
+    return isinstance(held, Node) and below(held, VIEWS) is value
 
 
 _MATH = frozenset({"pi", "e", "inf", "nan", "tau", "sqrt", "log", "exp", "log2", "pow"})

@@ -70,6 +70,13 @@ def test_templates_c_sources_compile_without_a_warning(tmp_path: Path) -> None:
     [
         ("def f(x: Tensor):\n    y = x\n    y += 1\n    return y\n", "in place"),
         ("def f(x: Tensor):\n    y = x.T\n    y += 1\n    return y\n", "in place"),
+        ("def f(x: Tensor):\n    h = x.exp()\n    y = h\n    y += 1\n    return y * h\n", "and h"),
+        ("def f(x: Tensor):\n    h = x.exp()\n    y = h.T\n    h += 1\n    return y\n", "and y"),
+        (
+            "def g(y):\n    z = y\n    z += 1\n    return z\n\n"
+            "def f(x: Tensor):\n    h = x.exp()\n    return g(h) * h\n",
+            "and h",
+        ),
         ("def f(x: Tensor):\n    return torch.linalg.norm(x, 2)\n", "norms of matrices"),
         ("def f(x: Tensor):\n    return x\n", "returns one of its parameters"),
         ("def f(x: Tensor):\n    return x.sum(0) + x.sum(1)\n", "different dimensions"),
@@ -120,6 +127,15 @@ def test_templates_write_the_same_for_other_ways_to_say_it() -> None:
     made = [of(source).candidate for source in ways]
     assert len({one.code for one in made if one is not None}) == 1
     assert None not in made
+
+
+def test_templates_take_what_is_changed_in_place_and_nobody_elses() -> None:
+    alone = "def f(x: Tensor):\n    y = x.exp()\n    y += 1\n    return y\n"
+    assert of(alone).candidate is not None
+    made_anew = "def f(x: Tensor):\n    h = x.exp()\n    y = h * 2\n    y += 1\n    return y * h\n"
+    assert of(made_anew).candidate is not None
+    sizes = "def f(x: Tensor):\n    n = x.shape[0]\n    m = n\n    m += 1\n    return x * n + m\n"
+    assert of(sizes).candidate is not None
 
 
 def test_templates_know_the_norms_of_linalg_from_those_of_torch() -> None:
