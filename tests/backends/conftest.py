@@ -26,7 +26,7 @@ from tests.backends import gguf_files
 from tests.backends.real_servers import RealServers
 
 # The contract's failed assertions show their values.
-pytest.register_assert_rewrite("backends.contract", "backends.contract_streams")
+pytest.register_assert_rewrite("backends.contract")
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 TOKEN = "test-token"

@@ -19,7 +19,7 @@ from backends import catalogue, contract, engines
 from backends.backend import Backend, Chunk, FinishReason, InfillRequest
 from backends.config import ModelSettings
 from backends.contract import CHECKS, ENDINGS, Check, Ending
-from backends.contract_streams import GAP, HELLO, LONG, SCHEMA, SOON, TOOL, collected
+from backends.contract.streams import GAP, HELLO, LONG, SCHEMA, SOON, TOOL, collected
 from backends.factory import Wishes, make
 from backends.local import LocalBackend
 from tests.backends.real_servers import MLX, TRANSFORMERS, RealServers

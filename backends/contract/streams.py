@@ -57,6 +57,19 @@ SCHEMA = {
 TOOL = Tool("answer", "Say whether it is good.", SCHEMA)
 
 
+Check = Callable[[Backend], Awaitable[None]]
+
+
+def into(checks: list[Check]) -> Callable[[Check], Check]:
+    """Return a decorator that appends a check to `checks`."""
+
+    def append(check: Check) -> Check:
+        checks.append(check)
+        return check
+
+    return append
+
+
 class Lacking(Exception):  # noqa: N818  # no error: the backend said that it cannot
     """The backend has no such capability; the text is the reason it gives."""
 
