@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import resource
 import signal
@@ -133,15 +134,15 @@ async def test_manager_without_descriptors_says_so_and_recovers(private_dirs: Pa
         (worker,) = process.children()
         before = resource.prlimit(endpoint.pid, resource.RLIMIT_NOFILE)
         worker.kill()
-        with suppress(psutil.NoSuchProcess):
-            worker.wait(PATIENCE)
-        taken = [int(name) for name in os.listdir(f"/proc/{endpoint.pid}/fd")]
-        resource.prlimit(endpoint.pid, resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+        async with asyncio.timeout(PATIENCE):
+            while (await client.get("/api/models/current"))["state"] == "ready":
+                await asyncio.sleep(0.02)
+        limit = lowest_free_descriptor(endpoint.pid)
+        resource.prlimit(endpoint.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
         with pytest.raises(MidspanError, match="Too many open files"):
             await client.infill(body)  # on the connection that it keeps
-        waiting = asyncio.create_task(
-            other.get("/api/models/available")
-        )  # which cannot be accepted yet
+        # A connection that cannot be accepted yet.
+        waiting = asyncio.create_task(other.get("/api/models/available"))
         await asyncio.sleep(0.2)
         resource.prlimit(endpoint.pid, resource.RLIMIT_NOFILE, before)
         async with asyncio.timeout(PATIENCE):
@@ -153,6 +154,12 @@ async def test_manager_without_descriptors_says_so_and_recovers(private_dirs: Pa
         await client.close()
         await other.close()
         launcher.stop(endpoint)
+
+
+def lowest_free_descriptor(pid: int) -> int:
+    """Return the limit that leaves a process no descriptor more than it has."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return next(number for number in itertools.count() if number not in taken)
 
 
 async def content_of(client: ManagerClient, body: dict[str, object]) -> str:

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from backends import catalogue, starter
-from backends.api.management import _state, row_of
+from backends.api.management import _state_of, row_of
 from backends.backend import InfillRequest, Usage
 from backends.config import CompletionSettings, ModelSettings, Settings
 from backends.errors import BackendError, MidspanError, NoFim
@@ -77,7 +77,7 @@ async def test_endpoint_completes_is_shown_and_makes_room_for_nobody(
         await usage_of(manager, TEXT + "def f")
         warm = await usage_of(manager, TEXT + "def fo")
         assert warm.prompt_tokens - warm.cached_tokens <= 3
-        state = await _state(manager, "far")
+        state = await _state_of(manager, "far")
         assert state["endpoint"] == endpoint_of(elsewhere)
         assert (state["engine"], state["pid"], state["memory_bytes"]) == ("llama-server", None, 0)
         assert state["fim"]

@@ -24,6 +24,7 @@ from lsprotocol import types
 from pytest_lsp import make_test_lsp_client
 
 from lsp_server.cli.exits import Exit
+from tests.backends.test_faults import lowest_free_descriptor
 from tests.conftest import MIDSPAN, Env, stop_manager
 from tests.e2e.conftest import PATIENCE, Buffer, Editor, capabilities, plain
 from tests.e2e.test_lsp_editor import PATTERN
@@ -334,8 +335,8 @@ async def test_language_server_without_descriptors_says_so_and_recovers(editor: 
     assert process is not None
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     os.kill(editor.manager_pid(), signal.SIGKILL)
-    taken = [int(name) for name in os.listdir(f"/proc/{process.pid}/fd")]
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+    limit = lowest_free_descriptor(process.pid)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     buffer = editor.open(PATTERN, "unknown.py")
     buffer.type("ret")
     assert await buffer.ghost() == []
