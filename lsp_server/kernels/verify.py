@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lsp_server.kernels import (
     allowlist,
@@ -39,6 +40,7 @@ from lsp_server.kernels.toolchain import Toolchain
 
 logger = logging.getLogger(__name__)
 
+SECONDS_PER_MIB = 1.5  # of a call's inputs, besides what any call may take
 MAX_CODE = 256 * 2**10  # bytes
 Tell = Callable[[Level, str], None]
 
@@ -179,7 +181,7 @@ class _Climb:
                 lambda: judge.make(number, planned),
                 number,
                 self._chain,
-                self._limits,
+                patient(self._limits, [cases.input_bytes(self._task, case) for case in planned]),
                 library=library,
                 traced=self._traced,
                 go_on=self._go_on,
@@ -272,6 +274,17 @@ class _Climb:
     @property
     def _failed(self) -> bool:
         return any(check.result is Result.FAILED for check in self._checks.values())
+
+
+def patient(limits: Limits, sizes: Sequence[int]) -> Limits:
+    """The limits for calls with inputs of these sizes, in bytes: large ones take their time.
+
+    In Triton's interpreter seconds for each MiB, where the machine has other work too.
+    """
+    together, one = (int(n / 2**20 * SECONDS_PER_MIB) for n in (sum(sizes), max(sizes, default=0)))
+    bounds = limits.candidate
+    candidate = replace(bounds, wall_s=bounds.wall_s + together, cpu_s=bounds.cpu_s + together)
+    return replace(limits, candidate=candidate, call_s=limits.call_s + one)
 
 
 def _failure(failure: numerics.Failure, level: Level, passed: int = 0) -> Check:

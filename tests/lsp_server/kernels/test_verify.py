@@ -25,7 +25,7 @@ from lsp_server.kernels.task import (
     Result,
     Task,
 )
-from lsp_server.kernels.verify import parse, verify
+from lsp_server.kernels.verify import parse, patient, verify
 from tests.lsp_server.kernels.golden import GOLDEN, HEAD, MUTANTS, Mutant, task, tensor
 
 pytestmark = pytest.mark.kernels
@@ -180,6 +180,17 @@ async def test_reference_with_large_weights_is_tried_with_fewer_cases() -> None:
     assert [one.case for one in made] == list(planned)
     for one in made:
         assert len(one.values) == cases.input_bytes(linear, one.case)
+
+
+def test_calls_with_large_inputs_may_take_longer() -> None:
+    limits = Limits()
+    assert patient(limits, []) == limits
+    assert patient(limits, [4000] * 20) == limits
+    large = patient(limits, [16 * 2**20, 8 * 2**20])
+    assert large.call_s == limits.call_s + 24
+    assert large.candidate.wall_s == limits.candidate.wall_s + 36
+    assert large.candidate.cpu_s == limits.candidate.cpu_s + 36
+    assert large.candidate.memory_mb == limits.candidate.memory_mb
 
 
 async def test_compiler_that_cannot_be_asked_is_told_with_the_reason(
