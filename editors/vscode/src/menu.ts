@@ -15,6 +15,7 @@ export async function showMenu(running: boolean): Promise<void> {
   const editor = window.activeTextEditor;
   const language = editor?.document.languageId ?? '';
   const rows: [string, string, boolean][] = [
+    ['$(cloud-download) ' + l10n.t('Install the language server…'), 'midspan.installServer', !running],
     ['$(server) ' + l10n.t('Choose a model…'), 'midspan.chooseModel', running],
     ['$(cloud-download) ' + l10n.t('Download a model…'), 'midspan.getModel', running],
     ['$(sparkle) ' + l10n.t('Fill in here'), 'midspan.fillHere', running && editor !== undefined],

@@ -1,6 +1,6 @@
 /** What the rest of the extension asks of the running server. */
 
-import { l10n, ProgressLocation, window } from 'vscode';
+import { commands, l10n, ProgressLocation, window } from 'vscode';
 import type { CancellationToken, Disposable, Progress } from 'vscode';
 import { ErrorCodes, ExecuteCommandRequest, ResponseError, WorkDoneProgress } from 'vscode-languageclient/node';
 import type { LanguageClient } from 'vscode-languageclient/node';
@@ -80,10 +80,29 @@ export function offers(client: LanguageClient | undefined, command: string): boo
   return client?.initializeResult?.capabilities.executeCommandProvider?.commands.includes(command) ?? false;
 }
 
-/** Shows what went wrong; the text is a sentence for the user. */
+/** Shows what went wrong; the text is a sentence for the user. What a model cannot do, another may. */
 export function complain(error: unknown): void {
   const gone = error instanceof ResponseError && error.code === ErrorCodes.PendingResponseRejected;
   const said = error instanceof Error ? error.message : String(error);
   const text = gone ? l10n.t('The language server ended, and starts again. Ask once more.') : said;
-  void window.showErrorMessage(l10n.t('Midspan: {0}', text));
+  const others = [
+    { title: l10n.t('Choose a model…'), command: 'midspan.chooseModel' },
+    { title: l10n.t('Download a model…'), command: 'midspan.getModel' },
+  ];
+  void window.showErrorMessage(l10n.t('Midspan: {0}', text), ...(isUnsupported(error) ? others : [])).then((picked) => {
+    if (picked !== undefined) {
+      void commands.executeCommand(picked.command);
+    }
+  });
+}
+
+/** Whether it is the model that has no such thing. */
+function isUnsupported(error: unknown): boolean {
+  const data: unknown = error instanceof ResponseError ? error.data : undefined;
+  return typeof data === 'object' && data !== null && 'kind' in data && data.kind === 'unsupported';
+}
+
+/** Hides the notification with a question that was answered elsewhere: no message can be withdrawn. */
+export function hideQuestion(): void {
+  void commands.executeCommand('notifications.hideToasts');
 }

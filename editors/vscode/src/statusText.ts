@@ -73,7 +73,7 @@ function running(status: ServerStatus, timing: Timing, t: Translate): Shown {
     }
   };
   add(t('Model'), status.model);
-  add(t('State'), status.message || (status.kind === 'Inactive' ? t('off') : t('ready')));
+  add(t('State'), status.message || (status.kind === 'Inactive' ? t('not started yet') : t('ready')));
   if (status.reason !== status.message) {
     add(t('No suggestion'), status.reason);
   }

@@ -1,11 +1,11 @@
 /** Sizes and long sentences as people read them. Pure. */
 
-/** A number of bytes in MB or GB; "" for 0, which stands for unknown. */
+/** A number of bytes in MiB or GiB, as the server's texts have them; "" for 0, which stands for unknown. */
 export function size(bytes: number): string {
   if (!bytes) {
     return '';
   }
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+  return bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
 /** The beginning of a text, cut between words; all of one that is no longer than `length`. */

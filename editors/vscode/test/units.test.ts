@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { shortened } from '../src/units';
+import { shortened, size } from '../src/units';
 
 test('a short text stays as it is', () => {
   assert.equal(shortened('Verify again', 12), 'Verify again');
@@ -14,4 +14,8 @@ test('a long text is cut between words, with nothing that joins them left at its
 
 test('one long word is cut within', () => {
   assert.equal(shortened('x'.repeat(30), 10), `${'x'.repeat(10)}…`);
+});
+
+test('sizes are in the units that the server uses, and an unknown one is not shown', () => {
+  assert.deepEqual([0, 3 * 2 ** 19, 5 * 2 ** 29].map(size), ['', '1.5 MiB', '2.5 GiB']);
 });

@@ -312,6 +312,13 @@ class Window:
         field.fill(f">{title}")
         self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first.click()
 
+    def walkthrough(self) -> None:
+        """Open the extension's walkthrough."""
+        self.command("Welcome: Open Walkthrough...")
+        self.page.locator(".quick-input-widget input[type=text]").first.fill("Midspan")
+        rows = self.page.locator(".quick-input-list .monaco-list-row")
+        rows.filter(has_text="Midspan: the first five minutes").click()
+
     def answer(self, title: str, text: str) -> None:
         """Enter a text into the input box of that title, once it is open."""
         self._write(title, text)

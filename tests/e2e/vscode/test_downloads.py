@@ -29,7 +29,7 @@ def download(window: Window) -> None:
     rows = window.page.locator(".quick-input-list .monaco-list-row")
     rows.filter(has_text="apache-2.0").first.wait_for()
     assert "recommended" in rows.first.inner_text()
-    assert " GB" in rows.first.inner_text()
+    assert " GiB" in rows.first.inner_text()
     window.pick("Midspan: download a model", "Another repository")
     window.answer("download a model", REPOSITORY)
 
