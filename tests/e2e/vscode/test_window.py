@@ -112,6 +112,9 @@ def test_edit_says_that_the_starter_cannot_chat(window: Window):
     messages.filter(has_text="starter can't chat").wait_for()
     messages.filter(has_text="editing").wait_for(state="detached")
     assert messages.count() == 1
+    window.page.get_by_role("button", name="Choose a model…").click()
+    window.page.locator(".quick-input-title").filter(has_text="Midspan: model").wait_for()
+    window.press("Escape")
     window.command("Notifications: Clear All Notifications")
     assert window.text() == CODE + "return a * b\n"
 
@@ -255,16 +258,17 @@ def workspace_of_two_folders(folder: Path) -> tuple[Path, Path]:
 
 
 def notebook(folder: Path) -> Path:
-    """Return a notebook with one cell of code."""
+    """Put a notebook with one cell of code beside a file, which is returned."""
     source = CODE.splitlines(keepends=True)
     cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": []}
-    file = folder / "book.ipynb"
+    beside = folder / "beside.py"
+    beside.write_text("")
     cells = [{**cell, "execution_count": None}]
     language = {"language_info": {"name": "python"}}
-    file.write_text(
+    (folder / "book.ipynb").write_text(
         json.dumps({"cells": cells, "metadata": language, "nbformat": 4, "nbformat_minor": 5})
     )
-    return file
+    return beside
 
 
 def test_three_windows_share_one_manager_and_its_weights(
@@ -284,7 +288,12 @@ def test_three_windows_share_one_manager_and_its_weights(
     ]
     for other in others:
         other.ready()
-        other.page.locator(".monaco-editor .view-lines").first.click()
+    # A file that a window is opened with is shown as text, a notebook too.
+    rows = others[1].page.locator(".explorer-folders-view .monaco-list-row")
+    rows.filter(has_text="book.ipynb").dblclick()
+    editors = (".monaco-editor .view-lines", ".notebookOverlay .monaco-editor .view-lines")
+    for other, editor in zip(others, editors, strict=True):
+        other.page.locator(editor).first.click()
         other.press("Control+End")
         other.type("return a")
         assert other.ghost_text().strip()
