@@ -19,7 +19,7 @@ import { ProgressType } from 'vscode-languageclient/node';
 import type { LanguageClient } from 'vscode-languageclient/node';
 
 import { isServed } from './client';
-import { complain, execute, hideQuestion } from './server';
+import { complain, execute } from './server';
 
 export const SCHEME = 'midspan-edit';
 const COMMAND = 'midspan.edit';
@@ -100,7 +100,6 @@ export class Edits implements Disposable {
       complain(l10n.t('The file changed since the edit was made; ask for it again.'));
       return;
     }
-    hideQuestion();
     const changes = new WorkspaceEdit();
     changes.replace(edit.document.uri, edit.range, edit.text);
     this.end();
@@ -115,7 +114,6 @@ export class Edits implements Disposable {
     const edit = this.current;
     this.end();
     if (edit !== undefined) {
-      hideQuestion();
       await closeTab(edit.preview);
     }
   }

@@ -9,7 +9,7 @@ import { commands, Disposable, l10n, Position, Range, TabInputText, Uri, window,
 import type { Tab, TextEdit, WorkspaceEdit } from 'vscode';
 import type { ApplyWorkspaceEditParams, ApplyWorkspaceEditResult, LanguageClient } from 'vscode-languageclient/node';
 
-import { complain, hideQuestion } from './server';
+import { complain } from './server';
 
 export const SCHEME = 'midspan-preview';
 
@@ -74,10 +74,7 @@ export class Previews implements Disposable {
     const shown = this.current;
     this.current = undefined;
     this.tell();
-    if (shown !== undefined) {
-      hideQuestion();
-      shown.answer(make);
-    }
+    shown?.answer(make);
   }
 
   private async confirmed(title: string, text: string, edit: WorkspaceEdit): Promise<boolean> {

@@ -101,8 +101,3 @@ function isUnsupported(error: unknown): boolean {
   const data: unknown = error instanceof ResponseError ? error.data : undefined;
   return typeof data === 'object' && data !== null && 'kind' in data && data.kind === 'unsupported';
 }
-
-/** Hides the notification with a question that was answered elsewhere: no message can be withdrawn. */
-export function hideQuestion(): void {
-  void commands.executeCommand('notifications.hideToasts');
-}

@@ -306,11 +306,19 @@ class Window:
 
     def command(self, title: str) -> None:
         """Run a command of the palette, which must be there under just this title."""
-        self.press("F1")
+        from playwright.sync_api import TimeoutError as NotYet
+
         field = self.page.locator(".quick-input-widget input[type=text]").first
-        field.wait_for()
-        field.fill(f">{title}")
-        self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first.click()
+        row = self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first
+        for patience in (5_000, 5_000, None):
+            self.press("F1")
+            try:
+                field.fill(f">{title}", timeout=patience)
+                row.click(timeout=patience)
+                return
+            except NotYet:  # a page that was still opening took the focus, and it closed
+                if patience is None:
+                    raise
 
     def walkthrough(self) -> None:
         """Open the extension's walkthrough."""
