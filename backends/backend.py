@@ -195,6 +195,8 @@ class Chunk:
 
     def after(self, earlier: Sequence[Chunk]) -> Chunk:
         """Return the one chunk that says what those before this one said, and this one."""
+        if not earlier:  # each token's, while somebody reads along
+            return self
         chunks = (*earlier, self)
         return replace(
             self,

@@ -144,8 +144,7 @@ class Worker:
             # Frames of a token each would wake the manager for nothing, sixteen times a key.
             self._unsent[id].append(outcome)
         else:
-            earlier = self._unsent.pop(id, ())
-            self._send(frames.Piece(id, outcome.after(earlier) if earlier else outcome))
+            self._send(frames.Piece(id, outcome.after(self._unsent.pop(id, ()))))
 
     def _send(self, message: frames.FromWorker) -> None:
         frame = frames.encode(message)

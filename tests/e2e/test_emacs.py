@@ -87,20 +87,30 @@ def open_lsp_mode(desk: Desk) -> Terminal:
     return emacs
 
 
+def shows(emacs: Terminal, times: int) -> None:
+    """Wait until the screen has the statement so often, ghost text included."""
+    emacs.wait(lambda: emacs.text.count("return first") == times, PATIENCE)
+
+
+def accept(emacs: Terminal, desk: Desk, times: int) -> None:
+    """Accept the ghost text and save; the file has the statement so often then."""
+    emacs.send(CTRL_RETURN)
+    emacs.pump(1)
+    emacs.send(SAVE)
+    emacs.wait(lambda: desk.file.read_text().count("return first") == times)
+
+
 @has_lsp_mode
 def test_ghost_text_of_lsp_mode_is_shown_and_accepted(desk: Desk) -> None:
     emacs = open_lsp_mode(desk)
     try:
         emacs.send("ret")
-        emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
+        shows(emacs, 2)
         emacs.send(SAVE)  # as it is: the ghost text is no text
         emacs.wait(lambda: desk.file.read_text().endswith("    ret\n"))
         emacs.send("\x7ft")
-        emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
-        emacs.send(CTRL_RETURN)
-        emacs.pump(1)
-        emacs.send(SAVE)
-        emacs.wait(lambda: desk.file.read_text().count("return first") == 2)
+        shows(emacs, 2)
+        accept(emacs, desk, 2)
     finally:
         emacs.close()
 
@@ -126,7 +136,7 @@ def test_lsp_mode_switches_models_fills_in_and_survives_kill_9(
         emacs.send(f"return {COMMAND}lsp-execute-code-action\r")
         emacs.wait("Select code action", PATIENCE)
         emacs.send("Fill in here\r")
-        emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
+        shows(emacs, 2)
 
         (server,) = servers(emacs)
         server.kill()
@@ -134,11 +144,8 @@ def test_lsp_mode_switches_models_fills_in_and_survives_kill_9(
         emacs.wait(lambda: [one.pid for one in servers(emacs)] not in ([], [server.pid]), PATIENCE)
         emacs.pump(2)
         emacs.send("    ret")
-        emacs.wait(lambda: emacs.text.count("return first") == 3, PATIENCE)
-        emacs.send(CTRL_RETURN)
-        emacs.pump(1)
-        emacs.send(SAVE)
-        emacs.wait(lambda: desk.file.read_text().count("return first") == 3)
+        shows(emacs, 3)
+        accept(emacs, desk, 3)
     finally:
         emacs.close()
 
@@ -164,7 +171,7 @@ def test_eglot_completes_and_lists_code_actions(desk: Desk) -> None:
         emacs.pump(3)
         emacs.send(TO_END)
         emacs.send("ret\x1b\t")
-        emacs.wait(lambda: emacs.text.count("return first") == 2, PATIENCE)
+        shows(emacs, 2)
         emacs.send("\x1bxeglot-code-actions\r")
         emacs.wait("Fill in here", PATIENCE)
         emacs.send("\x07")
